@@ -1,0 +1,206 @@
+"""Any recording a person has -> mono float32 at one sample rate, and the windows cut from it.
+
+The only decoder of the project: training, evaluation, command line and page all read through
+`stream_audio`. FFmpeg (inside the `av` package) decodes, channels are averaged, soxr resamples.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import soxr
+
+MIN_SECONDS = 0.5
+MAX_SECONDS = 4 * 3600.0
+BLOCK_SECONDS = 10.0
+SAMPLE_RATES_HZ = (4_000, 768_000)
+MAX_CHANNELS = 64
+FORMATS = "WAV, AIFF, FLAC, MP3, OGG, Opus, M4A, AAC, WebM, MP4 or MOV"
+
+# Only formats that carry their own sound: a playlist could make FFmpeg open other files or hosts.
+_DEMUXERS = "wav,w64,aiff,au,caf,flac,mp3,ogg,mov,matroska,webm,aac,amr,asf,avi,ac3,mpeg,mpegts,flv,ape,wv,tta"  # by FFmpeg's names
+_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+# In these a shorter sound track than the header promises means a cut file (an MP3 only estimates its length).
+_EXACT_HEADERS = {"wav", "w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2"}
+
+
+class AudioError(ValueError):
+    """A recording that cannot be judged; the message is one sentence written for the user."""
+
+
+@dataclass
+class SourceInfo:
+    """What `stream_audio` learnt about a file; complete once the stream is exhausted."""
+
+    sample_rate_hz: int = 0
+    duration_seconds: float = 0.0
+    promised_seconds: float | None = None
+    bad_packets: int = 0
+
+    @property
+    def is_cut_short(self) -> bool:
+        """True if clearly less sound could be decoded than the header promises, or packets were damaged."""
+        missing_seconds = (self.promised_seconds or 0.0) - self.duration_seconds
+        return self.bad_packets > 0 or missing_seconds > max(0.5, 0.05 * self.duration_seconds)
+
+
+def stream_audio(path: str | Path, sample_rate: int, info: SourceInfo | None = None) -> Iterator[np.ndarray]:
+    """Decode a file block by block, so that an hour of audio never lies in memory at once.
+
+    Yields mono float32 blocks of about `BLOCK_SECONDS` at `sample_rate` (Hz). Values may lie beyond +-1 when
+    the file's do. `info`, if given, is filled while reading.
+
+    Raises AudioError if the file is missing, empty, not a recording, without sound, damaged beyond use,
+    shorter than `MIN_SECONDS`, longer than `MAX_SECONDS`, or holds NaN or infinite samples.
+    """
+    path, info = Path(path), info if info is not None else SourceInfo()
+    n_samples = 0
+    for block in _resample(_decode(path, info), sample_rate):
+        if not np.isfinite(block).all():
+            raise AudioError(f"{path.name} holds samples that are not numbers (NaN or infinity); export it again.")
+        n_samples += len(block)
+        info.duration_seconds = n_samples / sample_rate
+        if info.duration_seconds > MAX_SECONDS:
+            raise AudioError(f"{path.name} is longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter parts.")
+        yield block
+    if info.duration_seconds < MIN_SECONDS:
+        raise AudioError(
+            f"{path.name} holds {info.duration_seconds:.2f} seconds of sound; at least {MIN_SECONDS} seconds are needed."
+        )
+
+
+def load_audio(path: str | Path, sample_rate: int) -> np.ndarray:
+    """The whole file as float32 of shape (samples,), at `sample_rate`; raises AudioError as `stream_audio` does."""
+    return np.concatenate(list(stream_audio(path, sample_rate)))
+
+
+def iter_windows(
+    blocks: Iterable[np.ndarray], window_samples: int, hop_samples: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The one window rule: (start, end, window) of equal-length windows that cover the whole recording.
+
+    Windows start every `hop_samples`; if they leave a tail uncovered, one more window ends with the recording.
+    A recording shorter than a window is repeated to fill one, and `end` tells where it really stopped.
+    """
+    assert 0 < hop_samples <= window_samples
+    buffer, start, covered = np.zeros(0, np.float32), 0, 0  # buffer[0] is sample `start` of the recording
+    tail = np.zeros(0, np.float32)  # the last `window_samples` samples seen
+    for block in blocks:
+        buffer = np.concatenate((buffer, block))
+        tail = np.concatenate((tail, block[-window_samples:]))[-window_samples:]
+        offset = 0
+        while len(buffer) - offset >= window_samples:
+            covered = start + offset + window_samples
+            yield start + offset, covered, buffer[offset : offset + window_samples]
+            offset += hop_samples
+        buffer, start = buffer[offset:], start + offset
+    n_samples = start + len(buffer)
+    if covered == 0 and n_samples:
+        yield 0, n_samples, fill_window(buffer, window_samples)
+    elif covered < n_samples:
+        yield n_samples - window_samples, n_samples, tail
+
+
+def fill_window(samples: np.ndarray, window_samples: int) -> np.ndarray:
+    """Repeat a short recording until it fills a window (zeros would teach the network clip length)."""
+    assert len(samples) > 0
+    return np.resize(samples, window_samples)
+
+
+def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (sample rate in Hz, mono float32 samples) frame by frame."""
+    if not path.is_file():
+        raise AudioError(f"There is no file called {path.name}.")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path.name} is empty (0 bytes); record or save it again.")
+    unreadable = AudioError(f"{path.name} is not a recording that can be read; use {FORMATS}.")
+    try:
+        container = av.open(str(path), metadata_errors="ignore", options=_OPTIONS)
+    except PermissionError:
+        raise AudioError(f"{path.name} may not be read; check its permissions.") from None
+    except av.FFmpegError:
+        raise unreadable from None
+    with container:
+        if not container.streams.audio:
+            raise AudioError(f"{path.name} has no sound track; choose a file with sound.")
+        stream = container.streams.audio[0]
+        if container.format.name in _EXACT_HEADERS and stream.duration and stream.time_base:
+            info.promised_seconds = float(stream.duration * stream.time_base)
+        info.bad_packets += _is_cut_wav(path)
+        n_frames = 0
+        try:
+            for packet in container.demux(stream):
+                for frame in _decode_packet(packet, info):
+                    n_frames += 1
+                    yield _checked_rate(path, frame, info), _to_mono(frame)
+        except av.FFmpegError:  # the container itself breaks off: what was decoded so far stands
+            info.bad_packets += 1
+        if n_frames == 0:
+            raise unreadable
+
+
+def _is_cut_wav(path: Path) -> bool:
+    """True if a WAV file is shorter than its header says (FFmpeg quietly believes the file instead)."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    declared = int.from_bytes(head[4:8], "little")
+    # Programs that write to a pipe cannot know the size and put a huge number there.
+    return head[:4] == b"RIFF" and path.stat().st_size < declared + 8 < 0x7FFF_0000
+
+
+def _decode_packet(packet: av.Packet, info: SourceInfo) -> list[av.AudioFrame]:
+    try:
+        return packet.decode()
+    except av.FFmpegError:  # one damaged packet, as in a truncated file: go on with the next
+        info.bad_packets += 1
+        return []
+
+
+def _checked_rate(path: Path, frame: av.AudioFrame, info: SourceInfo) -> int:
+    low, high = SAMPLE_RATES_HZ
+    if not low <= frame.sample_rate <= high or not 1 <= frame.layout.nb_channels <= MAX_CHANNELS:
+        raise AudioError(
+            f"{path.name} claims {frame.layout.nb_channels} channels at {frame.sample_rate} Hz; "
+            f"1 to {MAX_CHANNELS} channels at {low} to {high} Hz can be read."
+        )
+    info.sample_rate_hz = frame.sample_rate
+    return frame.sample_rate
+
+
+def _to_mono(frame: av.AudioFrame) -> np.ndarray:
+    """Average the channels; integer formats become float with full scale at 1."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    mono = samples.mean(axis=0, dtype=np.float64)
+    if samples.dtype == np.uint8:
+        mono = (mono - 128.0) / 128.0
+    elif samples.dtype.kind == "i":
+        mono = mono / float(1 << (8 * samples.dtype.itemsize - 1))
+    return mono.astype(np.float32)
+
+
+def _resample(frames: Iterable[tuple[int, np.ndarray]], sample_rate: int) -> Iterator[np.ndarray]:
+    """Gather frames into blocks of `BLOCK_SECONDS` and bring them to `sample_rate`."""
+    pending, n_pending, source_rate, resampler = [], 0, 0, None
+
+    def flush(last: bool) -> np.ndarray:
+        block = np.concatenate(pending) if pending else np.zeros(0, np.float32)
+        pending.clear()
+        return resampler.resample_chunk(block, last=last) if resampler else block
+
+    for rate, samples in frames:
+        if rate != source_rate:  # the first frame, or a stream that changes its rate midway
+            if source_rate:
+                yield flush(last=True)
+            resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+            source_rate, n_pending = rate, 0
+        pending.append(samples)
+        n_pending += len(samples)
+        if n_pending >= BLOCK_SECONDS * rate:
+            yield flush(last=False)
+            n_pending = 0
+    if source_rate:
+        yield flush(last=True)

@@ -1,0 +1,153 @@
+"""The mel-spectrogram front end: a module inside the model, so that training and inference cannot differ."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+AMIN_POWER = 1e-10  # librosa.power_to_db's floor
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What a person chose about the front end. No defaults: every value is in the checkpoint's config.json."""
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    f_min_hz: float
+    f_max_hz: float
+    top_db: float
+    normalise: str  # "picture": zero mean, unit variance; "band": also each mel band's mean over time removed
+    window_seconds: float
+    window_hop_seconds: float
+
+    def __post_init__(self) -> None:
+        assert self.normalise in ("picture", "band"), self.normalise
+        assert 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2
+        assert 0 < self.window_hop_seconds <= self.window_seconds
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_seconds * self.sample_rate)
+
+    @property
+    def window_hop_samples(self) -> int:
+        return round(self.window_hop_seconds * self.sample_rate)
+
+    @property
+    def n_frames(self) -> int:
+        """Columns of one window's picture."""
+        return 1 + self.window_samples // self.hop_length
+
+
+class MelSpectrogram(nn.Module):
+    """Waveform (batch, samples) -> normalised log-mel picture (batch, 1, n_mels, frames).
+
+    `decibels` equals librosa.power_to_db(librosa.feature.melspectrogram(...)): Hann window, zero-padded centred
+    frames, Slaney scale and area norm. Arithmetic is float32 even under autocast.
+    """
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        bank = mel_filter_bank(config.sample_rate, config.n_fft, config.n_mels, config.f_min_hz, config.f_max_hz)
+        self.register_buffer("filter_bank", torch.from_numpy(bank), persistent=False)
+        self.register_buffer("hann", torch.hann_window(config.n_fft), persistent=False)
+
+    def power(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Mel power (batch, n_mels, frames) of a waveform (batch, samples)."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform.float(),
+                self.config.n_fft,
+                self.config.hop_length,
+                window=self.hann,
+                pad_mode="constant",  # librosa's; torch's own default mirrors the signal at the edges
+                return_complex=True,
+            )
+            return self.filter_bank @ (spectrum.real.square() + spectrum.imag.square())
+
+    def decibels(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Mel power in dB, cut off `top_db` below each picture's loudest cell: (batch, n_mels, frames)."""
+        level_db = 10.0 * torch.log10(self.power(waveform).clamp_min(AMIN_POWER))
+        return torch.maximum(level_db, level_db.amax((1, 2), keepdim=True) - self.config.top_db)
+
+    def normalise(self, level_db: torch.Tensor) -> torch.Tensor:
+        """dB (batch, n_mels, frames) -> what the network sees; the recording level has no influence."""
+        if self.config.normalise == "band":
+            level_db = level_db - level_db.mean(2, keepdim=True)
+        mean, std = level_db.mean((1, 2), keepdim=True), level_db.std((1, 2), keepdim=True)
+        return ((level_db - mean) / (std + 1e-3)).unsqueeze(1)
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        return self.normalise(self.decibels(waveform))
+
+
+def hz_to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:
+    """Slaney's mel scale (Auditory Toolbox, 1998): linear below 1 kHz, logarithmic above."""
+    hz = np.asarray(frequency_hz, dtype=np.float64)
+    return np.where(hz < 1000.0, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1e-9) / 1000) * 27 / np.log(6.4))
+
+
+def mel_to_hz(mel: np.ndarray | float) -> np.ndarray:
+    """Inverse of `hz_to_mel`."""
+    mel = np.asarray(mel, dtype=np.float64)
+    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(np.log(6.4) / 27 * (mel - 15)))
+
+
+def mel_filter_bank(sample_rate: int, n_fft: int, n_mels: int, f_min_hz: float, f_max_hz: float) -> np.ndarray:
+    """Triangular filters of equal area, float32 (n_mels, n_fft // 2 + 1); equals librosa.filters.mel."""
+    bins_hz = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
+    edges_hz = mel_to_hz(np.linspace(hz_to_mel(f_min_hz), hz_to_mel(f_max_hz), n_mels + 2))
+    widths_hz = np.diff(edges_hz)
+    ramps = edges_hz[:, None] - bins_hz
+    rising, falling = -ramps[:-2] / widths_hz[:-1, None], ramps[2:] / widths_hz[1:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return (triangles * (2 / (edges_hz[2:] - edges_hz[:-2]))[:, None]).astype(np.float32)
+
+
+class MelOverview:
+    """The mel-spectrogram of a recording of any length, for display: blocks in, at most `MAX_COLUMNS` columns out."""
+
+    MAX_COLUMNS = 2048
+
+    def __init__(self, front_end: MelSpectrogram) -> None:
+        self._front_end = front_end
+        self._power = np.zeros((front_end.config.n_mels, 0), np.float32)
+        self._frames_per_column = 1
+        self._pending = np.zeros(0, np.float32)  # samples that do not fill a column yet
+
+    @property
+    def columns(self) -> int:
+        return self._power.shape[1]
+
+    def feed(self, block: np.ndarray) -> None:
+        """Add a block of samples; a frame that straddles two blocks sees only its own."""
+        hop_length = self._front_end.config.hop_length
+        block = np.concatenate((self._pending, block))
+        n_columns = len(block) // (hop_length * self._frames_per_column)
+        n_frames = n_columns * self._frames_per_column
+        self._pending = block[n_frames * hop_length :]
+        if n_columns == 0:
+            return
+        waveform = torch.from_numpy(block[: n_frames * hop_length])[None].to(self._front_end.hann.device)
+        with torch.inference_mode():
+            power = self._front_end.power(waveform)[0, :, :n_frames].cpu().numpy()
+        self._power = np.concatenate((self._power, self._merge(power, self._frames_per_column)), axis=1)
+        while self.columns > self.MAX_COLUMNS:
+            even = self.columns // 2 * 2
+            self._power = self._merge(self._power[:, :even], 2)
+            self._frames_per_column *= 2
+
+    def decibels(self) -> np.ndarray:
+        """dB relative to the loudest cell, cut off `top_db` below it: (n_mels, columns)."""
+        level_db = 10 * np.log10(np.maximum(self._power, AMIN_POWER))
+        level_db -= level_db.max(initial=-np.inf) if level_db.size else 0
+        return np.maximum(level_db, -self._front_end.config.top_db)
+
+    @staticmethod
+    def _merge(power: np.ndarray, factor: int) -> np.ndarray:
+        return power.reshape(len(power), -1, factor).max(2)

@@ -1,0 +1,67 @@
+"""Figures of merit. Scores are larger = more spoof; labels are 0 bona fide, 1 spoof."""
+
+import numpy as np
+
+
+def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """EER (0..1) and its threshold, as the ASVspoof challenge computes it.
+
+    Scores are sorted ascending (stable); the operating point with the smallest |miss rate - false-alarm rate| counts,
+    with the mean of the two rates; no interpolation. Raises ValueError unless both classes are present.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    n_spoof, n_bonafide = int((labels == 1).sum()), int((labels == 0).sum())
+    if not n_spoof or not n_bonafide:
+        raise ValueError("The EER needs bona fide and spoofed clips.")
+    # The challenge ranks by "more bona fide", so that its ties and thresholds come out the same.
+    order = np.argsort(-scores, kind="stable")
+    is_bonafide = labels[order] == 0
+    miss = np.concatenate(([0.0], np.cumsum(is_bonafide) / n_bonafide))  # bona fide called fake
+    false_alarm = np.concatenate(([1.0], 1.0 - np.cumsum(~is_bonafide) / n_spoof))  # spoof called real
+    best = int(np.argmin(np.abs(miss - false_alarm)))
+    threshold = scores[order][max(best - 1, 0)]
+    return float((miss[best] + false_alarm[best]) / 2), float(threshold)
+
+
+def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of the two classes' accuracies at the boundary 0.5."""
+    called_fake = np.asarray(probabilities) >= 0.5
+    return float(np.mean([called_fake[labels == 1].mean(), (~called_fake[labels == 0]).mean()]))
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = 10) -> float:
+    """ECE: mean |observed share of spoof - mean probability| over `n_bins` equal-width bins, weighted by their size."""
+    bins = np.minimum((np.asarray(probabilities) * n_bins).astype(int), n_bins - 1)
+    gaps = [abs(labels[bins == b].mean() - probabilities[bins == b].mean()) * (bins == b).sum() for b in set(bins)]
+    return float(np.sum(gaps) / len(labels))
+
+
+def fit_calibration(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """Platt scaling (scale, offset) by logistic regression, both classes weighing the same.
+
+    Equal weights put probability 0.5 where a clip is as likely real as fake if both are equally common.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    fit = LogisticRegression(C=1e6, class_weight="balanced").fit(np.asarray(scores).reshape(-1, 1), labels)
+    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
+
+
+def fit_bounds(labels: np.ndarray, probabilities: np.ndarray, max_error: float = 0.05) -> tuple[float, float]:
+    """Bounds (real_below, fake_above) between which the verdict is "can't tell".
+
+    The widest choices at which "fake", and separately "real", is wrong for at most `max_error` of the clips so
+    labelled, both classes weighing the same. 0.5 lies always between them.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    weight = np.where(labels == 1, 0.5 / (labels == 1).sum(), 0.5 / (labels == 0).sum())
+
+    def widest(side: np.ndarray, wrong: np.ndarray) -> float:
+        """Smallest side >= 0.5 at which the weighted share of `wrong` among clips beyond it is small enough."""
+        for bound in np.unique(np.concatenate(([0.5], side[side > 0.5]))):
+            beyond = side >= bound
+            if weight[beyond & wrong].sum() <= max_error * weight[beyond].sum():
+                return float(bound)
+        return 1.0
+
+    return 1.0 - widest(1.0 - probabilities, labels == 1), widest(probabilities, labels == 0)

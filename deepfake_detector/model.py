@@ -1,0 +1,248 @@
+"""The two networks and the classifier that owns front end, network and calibration.
+
+No `from __future__ import annotations` here: PyTorchModelHubMixin rebuilds `FeatureConfig` from config.json
+only when the annotation is a real type.
+"""
+
+import itertools
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from torch import nn
+
+from .features import FeatureConfig, MelSpectrogram
+
+BONAFIDE, SPOOF = 0, 1
+
+
+class ResidualBlock(nn.Module):
+    """ResNet basic block with an identity shortcut (He et al. 2015, arXiv:1512.03385): x + conv(conv(x))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.bn2.weight)  # each block starts as the identity, which steadies early training
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(x + self.bn2(self.conv2(y)))
+
+
+class AttentiveStatistics(nn.Module):
+    """Pooling (batch, channels, rows, columns) -> (batch, 2 * channels * rows); Okabe et al. 2018, arXiv:1803.10963.
+
+    Frequency rows are kept apart, because an artefact at 7 kHz means something else than one at 300 Hz. Time is
+    pooled by a learnt weight, because a verdict should not depend on when in the window a tell-tale moment comes
+    and pauses say little; the weighted deviation lets brief artefacts survive beside the mean.
+    """
+
+    def __init__(self, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(nn.Conv1d(features, hidden, 1), nn.Tanh(), nn.Conv1d(hidden, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1, 2)
+        weight = self.attention(x).softmax(dim=2)
+        mean = (weight * x).sum(2)
+        variance = (weight * (x - mean.unsqueeze(2)).square()).sum(2)
+        return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
+
+
+class ResEfficientCNN(nn.Module):
+    """EfficientNet-B0 feature maps -> residual stage -> attentive statistics -> dropout -> 2 logits.
+
+    Input (batch, 1, n_mels, frames). EfficientNet's maps at stride 16 and 32 are brought to one width and added at
+    stride 16, where a cell of the map is still fine enough to show *where* the network looked; two ResNet basic
+    blocks with identity shortcuts refine the sum. `dropout` acts before the linear head.
+    """
+
+    def __init__(self, n_mels: int, backbone: str, width: int, dropout: float, in_chans: int = 1) -> None:
+        super().__init__()
+        self.backbone = timm.create_model(backbone, in_chans=in_chans, features_only=True, out_indices=(3, 4))
+        stride16, stride32 = self.backbone.feature_info.channels()
+        self.lateral16 = nn.Sequential(nn.Conv2d(stride16, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.lateral32 = nn.Sequential(nn.Conv2d(stride32, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.residual = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        rows = -(-n_mels // 16)
+        self.pool = AttentiveStatistics(width * rows)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * width * rows, 2)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, in_chans, n_mels, frames) -> (batch, width, n_mels / 16, frames / 16)."""
+        fine, coarse = self.backbone(x)
+        coarse = nn.functional.interpolate(self.lateral32(coarse), fine.shape[-2:], mode="nearest")
+        return self.residual(torch.relu(self.lateral16(fine) + coarse))
+
+    def forward_head(self, x: torch.Tensor) -> torch.Tensor:
+        """Feature map -> logits (batch, 2), in the order bona fide, spoof."""
+        return self.head(self.dropout(self.pool(x)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+class BasicCNN(nn.Module):
+    """The plain first approach: four convolution-and-pool blocks, a global average and a linear head."""
+
+    def __init__(self, dropout: float, in_chans: int = 1) -> None:
+        super().__init__()
+        widths = (in_chans, 16, 32, 64, 128)
+        self.blocks = nn.Sequential(*(self._block(a, b) for a, b in itertools.pairwise(widths)))
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(widths[-1], 2)
+
+    @staticmethod
+    def _block(in_channels: int, out_channels: int) -> nn.Sequential:
+        conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(), nn.MaxPool2d(2))
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, in_chans, n_mels, frames) -> (batch, 128, n_mels / 16, frames / 16)."""
+        return self.blocks(x)
+
+    def forward_head(self, x: torch.Tensor) -> torch.Tensor:
+        """Feature map -> logits (batch, 2), in the order bona fide, spoof."""
+        return self.head(self.dropout(x.mean((2, 3))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+class SpoofClassifier(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="deepfake-detector",
+    pipeline_tag="audio-classification",
+    tags=["audio-deepfake-detection", "anti-spoofing", "voice"],
+):
+    """Front end + network + calibration: waveform windows (batch, samples) -> logits (batch, 2).
+
+    Chosen settings are the constructor's arguments and land in config.json. What data taught beside the weights is
+    in buffers: `calibration` (scale, offset: calibrated log-odds = scale * score + offset) and `bounds` (the
+    probabilities between which the verdict is "can't tell").
+    """
+
+    def __init__(self, features: FeatureConfig, network: str, backbone: str, width: int, dropout: float) -> None:
+        super().__init__()
+        self.features = MelSpectrogram(features)
+        if network == "res-efficientcnn":
+            self.network = ResEfficientCNN(features.n_mels, backbone, width, dropout)
+        elif network == "basic-cnn":
+            self.network = BasicCNN(dropout)
+        else:
+            raise CheckpointError(f"the network {network!r} is unknown; choose res-efficientcnn or basic-cnn")
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+        self.register_buffer("bounds", torch.tensor([0.5, 0.5]))
+
+    @property
+    def config(self) -> FeatureConfig:
+        return self.features.config
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        return self.network(self.features(waveform))
+
+    def score(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Uncalibrated log-odds of spoof (batch,): larger = more spoof."""
+        return log_odds(self(waveform))
+
+    def calibrate(self, score: torch.Tensor) -> torch.Tensor:
+        """Score -> probability of spoof in 0..1, where 0.5 is the decision boundary."""
+        return torch.sigmoid(self.calibration[0] * score + self.calibration[1])
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Half precision for kernels; vectors (norm statistics, calibration) stay float32, they weigh nothing."""
+        tensors = {
+            name: (tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor).contiguous().cpu()
+            for name, tensor in self.state_dict().items()
+        }
+        safetensors.torch.save_file(tensors, save_directory / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder_or_id: str | Path) -> "SpoofClassifier":
+        """Load a checkpoint folder or Hub id, strictly: every field and tensor must be there, and no other.
+
+        Raises CheckpointError with one sentence for the user. Only a Hub id goes to the network.
+        """
+        name = str(folder_or_id)
+        try:
+            folder = Path(name) if Path(name).is_dir() else _download(name)
+            missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
+            if missing:
+                raise CheckpointError(f"{' and '.join(missing)} is missing")
+            model = cls(**_read_config(folder / "config.json"))
+            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=True)
+        except safetensors.SafetensorError:
+            reason = "model.safetensors is damaged"
+        except json.JSONDecodeError:
+            reason = "config.json is damaged"
+        except (RuntimeError, TypeError, AssertionError):  # raised by torch and the constructors
+            reason = "its settings and weights do not fit together"
+        except CheckpointError as error:
+            reason = str(error)
+        else:
+            return model.eval()
+        raise CheckpointError(f"The checkpoint {name} cannot be used: {reason}.")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded; the message is one sentence written for the user."""
+
+
+def log_odds(logits: torch.Tensor) -> torch.Tensor:
+    """Two logits (batch, 2) -> log-odds of spoof (batch,), float32."""
+    return logits[:, SPOOF].float() - logits[:, BONAFIDE].float()
+
+
+def load_imagenet_weights(model: SpoofClassifier, backbone: str) -> None:
+    """Start the backbone from timm's ImageNet weights (downloads them once; the stem is summed over RGB)."""
+    pretrained = timm.create_model(backbone, pretrained=True, in_chans=1, features_only=True, out_indices=(3, 4))
+    model.network.backbone.load_state_dict(pretrained.state_dict())
+
+
+def _download(hub_id: str) -> Path:
+    """Fetch config.json and model.safetensors of a Hub model into the cache; returns their folder."""
+    if hub_id.count("/") != 1 or hub_id[0] in "./\\~":
+        raise CheckpointError("there is no such folder, and a Hub id has the form user/name")
+    try:
+        files = [hf_hub_download(hub_id, file) for file in ("config.json", "model.safetensors")]
+    except HFValidationError:
+        raise CheckpointError("a Hub id has the form user/name") from None
+    except RepositoryNotFoundError:
+        raise CheckpointError("there is no such folder here and no such model on the Hub") from None
+    except LocalEntryNotFoundError:
+        raise CheckpointError("there is no such folder here, and the Hub cannot be reached") from None
+    except EntryNotFoundError:
+        raise CheckpointError("that Hub model has no config.json or model.safetensors") from None
+    return Path(files[0]).parent
+
+
+def _read_config(path: Path) -> dict:
+    """config.json -> constructor arguments; names every field that is missing or unknown."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    _check_fields(config, {"features", "network", "backbone", "width", "dropout"}, "config.json")
+    _check_fields(config["features"], {field.name for field in fields(FeatureConfig)}, "features in config.json")
+    return {**config, "features": FeatureConfig(**config["features"])}
+
+
+def _check_fields(given: dict, needed: set[str], where: str) -> None:
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{where} is no table of settings")
+    for wrong, fault in ((needed - given.keys(), "lacks"), (given.keys() - needed, "has unknown fields")):
+        if wrong:
+            raise CheckpointError(f"{where} {fault}: {', '.join(sorted(wrong))}")

@@ -1,0 +1,51 @@
+"""The command line, run as a user runs it."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from deepfake_detector import Detector
+
+from .conftest import ROOT, VOICE
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "deepfake_detector", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def test_json_equals_the_detector(checkpoint: Path, detector: Detector) -> None:
+    done = run(VOICE, "--json", "--model", checkpoint)
+    assert done.returncode == 0, done.stderr
+    (verdict,) = json.loads(done.stdout)
+    expected = {**detector.predict(VOICE).to_dict(), "file": str(VOICE)}
+    assert verdict == json.loads(json.dumps(expected))
+
+
+def test_many_files_with_one_bad_among_them(checkpoint: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.wav"
+    text.write_text("not a recording")
+    copy = Path(shutil.copy(VOICE, tmp_path / "copy.flac"))
+    done = run(VOICE, text, copy, "--csv", DETECTOR_MODEL=str(checkpoint))
+    assert done.returncode == 2
+    assert done.stderr.count("notes.wav is not a recording") == 1 and "Traceback" not in done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["file"] for row in rows] == [str(VOICE), str(copy)]
+    assert rows[0]["spoof_probability"] == rows[1]["spoof_probability"]
+
+
+def test_table_is_for_people(checkpoint: Path) -> None:
+    done = run(VOICE, "--model", checkpoint)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
+    assert "% fake" in done.stdout and VOICE.name in done.stdout
+
+
+def test_missing_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    done = run(VOICE, "--model", tmp_path / "nowhere")
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1 and "cannot be used" in done.stderr

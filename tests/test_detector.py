@@ -1,0 +1,115 @@
+"""From a file to a verdict: the rule for windows, the heat map, and what a caller can rely on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from deepfake_detector import Detector
+from deepfake_detector.detector import LABELS, label_of, pool_windows
+from deepfake_detector.explain import grad_cam
+
+from .conftest import TINY_FEATURES, VOICE, tiny_classifier
+
+
+def test_verdict_of_a_voice(detector: Detector) -> None:
+    verdict = detector.predict(VOICE)
+    assert verdict.label in LABELS[:3] and 0 < verdict.spoof_probability < 1
+    assert verdict.duration_seconds == pytest.approx(soundfile.info(VOICE).duration)
+    assert 2 < verdict.speech_seconds <= verdict.duration_seconds
+    assert verdict.windows[0].start_seconds == 0
+    assert verdict.windows[-1].end_seconds == pytest.approx(verdict.duration_seconds)
+    assert json.loads(json.dumps(verdict.to_dict()))["label"] == verdict.label
+
+
+def test_score_is_the_model_on_the_windows(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "second.wav", voice[8_000:24_000], 16_000, subtype="FLOAT")
+    verdict = detector.predict(tmp_path / "second.wav")
+    with torch.inference_mode():
+        expected = detector.model.score(torch.from_numpy(voice[8_000:24_000])[None])
+    assert verdict.score == pytest.approx(expected.item(), abs=1e-5)
+    assert verdict.spoof_probability == pytest.approx(detector.model.calibrate(expected).item(), abs=1e-6)
+
+
+def test_inspection_agrees_with_prediction(detector: Detector) -> None:
+    inspection = detector.inspect(VOICE, heat_map=True)
+    assert inspection.verdict == detector.predict(VOICE)
+    assert inspection.mel_db.shape == inspection.heat.shape
+    assert inspection.heat.min() >= 0 and inspection.heat.max() == pytest.approx(1.0)
+    seconds = inspection.mel_db.shape[1] * TINY_FEATURES.hop_length / TINY_FEATURES.sample_rate
+    assert seconds == pytest.approx(inspection.verdict.duration_seconds, abs=0.05)
+
+
+def test_heat_map_shows_what_the_network_uses() -> None:
+    """A network that hears only high tones must look there, and only for the side they speak for."""
+
+    class Treble(torch.nn.Module):
+        def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x)
+
+        def forward_head(self, x: torch.Tensor) -> torch.Tensor:
+            spoof = x[:, :, 24:].mean((1, 2, 3))
+            return torch.stack((-spoof, spoof), dim=1)
+
+    picture = torch.zeros(1, 1, 32, 40)
+    picture[:, :, 28, 10:20] = 1.0
+    cam = grad_cam(Treble(), picture, towards_spoof=True)[0]
+    assert cam[28, 10:20].min() == cam.max() > 0 and cam[:28].max() == 0
+    assert grad_cam(Treble(), picture, towards_spoof=False).max() == 0
+
+
+def test_grad_cam_works_on_inference_tensors() -> None:
+    network = tiny_classifier("res-efficientcnn").network
+    with torch.inference_mode():
+        picture = torch.randn(2, 1, 32, 63)
+    assert grad_cam(network, picture, towards_spoof=True).shape == (2, 32, 63)
+
+
+def test_few_windows_are_averaged() -> None:
+    assert pool_windows(np.array([1.0])) == 1.0
+    assert pool_windows(np.array([1.0, 2.0, -3.0, 4.0])) == pytest.approx(1.0)
+
+
+def test_short_fake_passage_does_not_drown() -> None:
+    recording = np.full(60, -2.0)
+    recording[30:34] = 4.0
+    assert recording.mean() < 0 < pool_windows(recording)
+
+
+def test_one_stray_window_does_not_condemn_a_long_recording() -> None:
+    recording = np.full(60, -2.0)
+    recording[30] = 4.0
+    assert pool_windows(recording) < 0
+
+
+def test_searching_longer_needs_more_evidence() -> None:
+    passage = np.full(4, 2.0)
+    pooled = [pool_windows(np.concatenate((np.full(n, -2.0), passage))) for n in (4, 40, 400)]
+    assert pooled == sorted(pooled, reverse=True) and pooled[0] > 0
+
+
+def test_labels_meet_at_their_bounds() -> None:
+    assert [label_of(p, 0.3, 0.8) for p in (0.0, 0.29, 0.3, 0.79, 0.8, 1.0)] == [
+        "real", "real", "can't tell", "can't tell", "fake", "fake",
+    ]  # fmt: skip
+    assert label_of(None, 0.3, 0.8) == "no voice"
+
+
+def test_long_recording_in_streamed_batches(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "minute.wav", np.tile(voice, 12), 16_000)
+    inspection = detector.inspect(tmp_path / "minute.wav", heat_map=True)
+    verdict = inspection.verdict
+    assert len(verdict.windows) > 100 and verdict.duration_seconds == pytest.approx(len(voice) * 12 / 16_000)
+    assert (inspection.heat.max(0) > 0).mean() < 1  # only the loudest windows are explained
+
+
+def test_silent_stretches_are_not_judged(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    samples = np.concatenate((voice, np.zeros(5 * 16_000, np.float32)))
+    soundfile.write(tmp_path / "pause.wav", samples, 16_000)
+    windows = detector.predict(tmp_path / "pause.wav").windows
+    voiced_until = len(voice) / 16_000
+    assert all(w.spoof_probability is None for w in windows if w.start_seconds > voiced_until)
+    assert any(w.spoof_probability is not None for w in windows)

@@ -1,0 +1,80 @@
+"""The front end against librosa, and what the network must not see."""
+
+import librosa
+import numpy as np
+import pytest
+import torch
+
+from deepfake_detector.features import FeatureConfig, MelOverview, MelSpectrogram, mel_filter_bank
+
+from .conftest import TINY_FEATURES
+
+
+def config(**changes) -> FeatureConfig:
+    return FeatureConfig(**{**TINY_FEATURES.__dict__, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_fft": 1024, "hop_length": 256, "n_mels": 128},
+        {"n_fft": 512, "hop_length": 160, "n_mels": 64, "f_min_hz": 300.0, "f_max_hz": 3_400.0},
+        {"sample_rate": 44_100, "n_fft": 2048, "hop_length": 512, "n_mels": 200, "f_min_hz": 0.0, "f_max_hz": 22_050.0},
+    ],
+)
+def test_mel_equals_librosa(voice: np.ndarray, changes: dict) -> None:
+    settings = config(**changes)
+    front_end = MelSpectrogram(settings)
+    expected = librosa.feature.melspectrogram(
+        y=voice,
+        sr=settings.sample_rate,
+        n_fft=settings.n_fft,
+        hop_length=settings.hop_length,
+        n_mels=settings.n_mels,
+        fmin=settings.f_min_hz,
+        fmax=settings.f_max_hz,
+    )
+    power = front_end.power(torch.from_numpy(voice)[None])[0].numpy()
+    assert power.shape == expected.shape
+    assert np.abs(power - expected).max() <= 1e-5 * expected.max()
+    level_db = front_end.decibels(torch.from_numpy(voice)[None])[0].numpy()
+    assert np.abs(level_db - librosa.power_to_db(expected, top_db=80.0)).max() < 1e-2
+    assert np.abs(level_db - librosa.power_to_db(expected, top_db=80.0)).mean() < 1e-5
+
+
+def test_filter_bank_equals_librosa() -> None:
+    expected = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=128, fmin=20.0, fmax=8_000.0)
+    assert np.abs(mel_filter_bank(16_000, 1024, 128, 20.0, 8_000.0) - expected).max() < 1e-8
+
+
+@pytest.mark.parametrize("normalise", ["picture", "band"])
+def test_recording_level_has_no_influence(voice: np.ndarray, normalise: str) -> None:
+    front_end = MelSpectrogram(config(normalise=normalise))
+    wave = torch.from_numpy(voice)[None]
+    assert torch.allclose(front_end(wave), front_end(wave * 0.1), atol=1e-3)
+
+
+def test_silence_and_noise_stay_finite() -> None:
+    front_end = MelSpectrogram(TINY_FEATURES)
+    waves = torch.stack([torch.zeros(16_000), torch.randn(16_000), torch.full((16_000,), 1e-9)])
+    assert torch.isfinite(front_end(waves)).all()
+
+
+def test_picture_is_float32_under_autocast(voice: np.ndarray) -> None:
+    front_end, wave = MelSpectrogram(TINY_FEATURES), torch.from_numpy(voice)[None]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        power = front_end.power(wave)
+    assert power.dtype == torch.float32 and torch.equal(power, front_end.power(wave))
+
+
+def test_overview_keeps_time_and_stays_small() -> None:
+    front_end = MelSpectrogram(TINY_FEATURES)
+    overview = MelOverview(front_end)
+    block = np.zeros(160_000, np.float32)
+    block[:16_000] = np.sin(np.arange(16_000) * 0.3)  # one second of tone in every ten
+    for _ in range(36):
+        overview.feed(block)
+    level_db = overview.decibels()
+    assert level_db.shape[0] == 32 and 1_024 < level_db.shape[1] <= MelOverview.MAX_COLUMNS
+    loud = (level_db.max(0) > -20).mean()
+    assert loud == pytest.approx(0.1, abs=0.03)

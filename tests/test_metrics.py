@@ -1,0 +1,93 @@
+"""Figures of merit against scikit-learn, hand-worked cases and a published score file."""
+
+import gzip
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_curve
+
+from deepfake_detector.metrics import (
+    balanced_accuracy,
+    equal_error_rate,
+    expected_calibration_error,
+    fit_bounds,
+    fit_calibration,
+)
+
+from .conftest import ROOT
+
+
+def random_scores(seed: int = 0, n: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    return labels, rng.standard_normal(n) + 1.5 * labels
+
+
+def test_eer_by_hand() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    scores = np.array([0.1, 0.2, 0.3, 0.8, 0.4, 0.7, 0.85, 0.9])  # one of four wrong on each side at 0.7
+    assert equal_error_rate(labels, scores)[0] == pytest.approx(0.25)
+    assert equal_error_rate(labels, labels)[0] == 0.0
+    assert equal_error_rate(labels, 1 - labels)[0] == 1.0  # never the better of the two directions
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_eer_equals_the_roc_curve(seed: int) -> None:
+    labels, scores = random_scores(seed)
+    false_alarm, hit, _ = roc_curve(labels, scores, drop_intermediate=False)
+    best = np.argmin(np.abs(false_alarm - (1 - hit)))
+    eer, threshold = equal_error_rate(labels, scores)
+    assert eer == pytest.approx((false_alarm[best] + 1 - hit[best]) / 2, abs=2e-3)
+    assert (scores[labels == 0] > threshold).mean() == pytest.approx(eer, abs=5e-3)
+
+
+def test_eer_of_a_published_system() -> None:
+    path = ROOT.parent / "shared" / "metric_reference" / "la_eval_cm_scores.txt.gz"
+    if not path.is_file():
+        pytest.skip("needs the published score file in ../shared")
+    with gzip.open(path, "rt") as file:
+        rows = [line.split() for line in file]
+    labels = np.array([int(row[-2] == "spoof") for row in rows])
+    eer, _ = equal_error_rate(labels, -np.array([float(row[-1]) for row in rows]))
+    assert 100 * eer == pytest.approx(1.0601, abs=5e-5)
+
+
+def test_eer_needs_both_classes() -> None:
+    with pytest.raises(ValueError, match="bona fide and spoofed"):
+        equal_error_rate(np.ones(5), np.arange(5))
+
+
+def test_calibration_recovers_the_log_odds() -> None:
+    labels, scores = random_scores(n=50_000)  # two unit Gaussians 1.5 apart: log-odds = 1.5 * score - 1.125
+    scale, offset = fit_calibration(labels, scores)
+    assert scale == pytest.approx(1.5, abs=0.05) and offset == pytest.approx(-1.125, abs=0.05)
+    probabilities = 1 / (1 + np.exp(-(scale * scores + offset)))
+    assert expected_calibration_error(labels, probabilities) < 0.01
+    assert expected_calibration_error(labels, np.clip(probabilities + 0.2, 0, 1)) > 0.1
+
+
+def test_calibration_does_not_learn_how_common_fakes_are() -> None:
+    labels, scores = random_scores(n=50_000)
+    keep = (labels == 1) | (np.arange(len(labels)) % 10 == 0)
+    assert fit_calibration(labels[keep], scores[keep]) == pytest.approx(fit_calibration(labels, scores), abs=0.1)
+
+
+def test_bounds_keep_both_answers_right_nineteen_times_in_twenty() -> None:
+    labels, scores = random_scores(n=20_000)
+    probabilities = 1 / (1 + np.exp(-(1.5 * scores - 1.125)))
+    real_below, fake_above = fit_bounds(labels, probabilities)
+    assert 0 < real_below < 0.5 < fake_above < 1
+    assert (labels[probabilities >= fake_above] == 0).mean() == pytest.approx(0.05, abs=0.01)
+    assert (labels[probabilities < real_below] == 1).mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_bounds_of_a_perfect_and_a_useless_detector() -> None:
+    labels = np.array([0, 1] * 50)
+    assert fit_bounds(labels, np.where(labels == 1, 0.9, 0.1)) == (0.5, 0.5)
+    useless = np.tile([0.2, 0.2, 0.8, 0.8], 25)
+    assert fit_bounds(labels, useless) == (0.0, 1.0)
+
+
+def test_balanced_accuracy_weighs_the_classes_alike() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    assert balanced_accuracy(labels, np.zeros(100)) == 0.5

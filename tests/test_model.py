@@ -1,0 +1,80 @@
+"""The networks, and a checkpoint that comes back exactly as it was saved."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from deepfake_detector.features import FeatureConfig
+from deepfake_detector.model import ResEfficientCNN, ResidualBlock, SpoofClassifier
+
+from .conftest import TINY_FEATURES, tiny_classifier
+
+
+@pytest.mark.parametrize("network", ["res-efficientcnn", "basic-cnn"])
+def test_saved_and_loaded_gives_the_same_logits(tmp_path: Path, network: str) -> None:
+    model = tiny_classifier(network)
+    model.load_state_dict({name: t.half().to(t.dtype) for name, t in model.state_dict().items()})  # as it is stored
+    model.save_pretrained(tmp_path)
+    loaded = SpoofClassifier.load(tmp_path)
+    wave = torch.randn(2, TINY_FEATURES.window_samples)
+    assert torch.equal(model(wave), loaded(wave))
+    assert loaded.config == TINY_FEATURES
+    assert torch.equal(loaded.bounds, model.bounds)
+
+
+def test_kernels_are_half_precision_and_statistics_are_not(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    assert all((t.dtype == torch.float16) == (t.dim() > 1) for t in tensors.values() if t.is_floating_point())
+
+
+def test_hub_mixin_reads_the_same_checkpoint(checkpoint: Path) -> None:
+    wave = torch.randn(1, TINY_FEATURES.window_samples)
+    by_mixin = SpoofClassifier.from_pretrained(str(checkpoint), strict=True)
+    assert torch.equal(by_mixin(wave), SpoofClassifier.load(checkpoint)(wave))
+
+
+def test_config_names_every_choice(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert config["features"] == TINY_FEATURES.__dict__
+    assert set(config) == {"features", "network", "backbone", "width", "dropout"}
+
+
+@pytest.mark.parametrize(("n_mels", "n_frames"), [(32, 63), (80, 100), (128, 188)])
+def test_feature_map_keeps_time_and_frequency(n_mels: int, n_frames: int) -> None:
+    network = ResEfficientCNN(n_mels, "efficientnet_b0", width=16, dropout=0.0).eval()
+    maps = network.forward_features(torch.randn(1, 1, n_mels, n_frames))
+    assert maps.shape == (1, 16, -(-n_mels // 16), -(-n_frames // 16))
+    assert network.forward_head(maps).shape == (1, 2)
+
+
+def test_residual_block_has_an_identity_shortcut() -> None:
+    block = ResidualBlock(8).eval()
+    x = torch.rand(1, 8, 5, 7)
+    assert torch.allclose(block(x), x)  # its last norm starts at zero, so only the shortcut speaks
+    torch.nn.init.ones_(block.bn2.weight)
+    assert not torch.allclose(block(x), x)
+
+
+def test_every_parameter_learns() -> None:
+    model = tiny_classifier("res-efficientcnn").train()
+    torch.nn.functional.cross_entropy(model(torch.randn(4, 16_000)), torch.tensor([0, 1, 0, 1])).backward()
+    # A block that starts as the identity passes no gradient through its zeroed norm at the very first step.
+    behind_zero = ("residual.", "conv1", "bn1", "conv2")
+    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all("residual." in name and any(part in name for part in behind_zero[1:]) for name in still)
+
+
+def test_calibration_puts_half_at_the_boundary() -> None:
+    model = tiny_classifier()
+    model.calibration.copy_(torch.tensor([2.0, -1.0]))
+    assert model.calibrate(torch.tensor([0.5])).item() == pytest.approx(0.5)
+    probabilities = model.calibrate(torch.linspace(-5, 5, 11))
+    assert (probabilities.diff() > 0).all()
+
+
+def test_feature_config_has_no_defaults() -> None:
+    with pytest.raises(TypeError):
+        FeatureConfig(sample_rate=16_000)
