@@ -1,0 +1,1 @@
+"""Labelled sets of recordings: finding them, splitting them, augmenting them."""

@@ -1,0 +1,384 @@
+"""The training loop: fit, evaluate on whole recordings, and checkpoints that survive a kill."""
+
+import csv
+import json
+import math
+import os
+import signal
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .audio import AudioError
+from .data.augment import AugmentConfig, Noises
+from .data.dataset import BalancedBatches, TrainingWindows
+from .data.manifest import Clip, of_split
+from .detector import Detector
+from .features import FeatureConfig
+from .metrics import balanced_accuracy, equal_error_rate, expected_calibration_error, fit_bounds, fit_calibration
+from .model import SpoofClassifier
+
+STATE_FILE = "training_state.pt"
+SAVE_EVERY_SECONDS = 120.0
+
+
+class TrainingError(ValueError):
+    """Training cannot start or go on; the message is written for the user."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run was told; a run is resumed only with the same settings (save for `epochs`)."""
+
+    features: FeatureConfig
+    augment: AugmentConfig
+    network: str
+    backbone: str
+    width: int
+    dropout: float
+    epochs: int
+    batch_size: int
+    copies_per_batch: int
+    learning_rate: float
+    weight_decay: float
+    warmup_share: float
+    ema_decay: float
+    evaluate_every: int  # epochs; the last one is always evaluated
+    label_smoothing: float
+    mixup: float
+    mask_mels: int
+    mask_frames: int
+    seed: int
+
+
+class SpecAugment(nn.Module):
+    """Blank one band of mels and one stretch of frames per picture (Park et al. 2019, arXiv:1904.08779)."""
+
+    def __init__(self, mask_mels: int, mask_frames: int) -> None:
+        super().__init__()
+        self.mask_sizes = {2: mask_mels, 3: mask_frames}
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        for dim, largest in self.mask_sizes.items():
+            n, batch = picture.shape[dim], picture.shape[0]
+            size = torch.rand(batch, 1, device=picture.device) * largest
+            start = torch.rand(batch, 1, device=picture.device) * (n - size)
+            place = torch.arange(n, device=picture.device)[None]
+            hidden = (place >= start) & (place < start + size)
+            shape = [batch, 1, 1, 1]
+            shape[dim] = n
+            picture = picture.masked_fill(hidden.view(shape), 0.0)  # 0 is the picture's mean
+        return picture
+
+
+class Run:
+    """One training run in one folder; everything that changes while it goes on is in `state`."""
+
+    def __init__(
+        self, config: TrainConfig, clips: list[Clip], noises: Noises | None, output: Path, device: str
+    ) -> None:
+        self.config, self.output, self.device = config, output, torch.device(device)
+        self.train_clips, self.dev_clips = of_split(clips, "train"), of_split(clips, "dev")
+        torch.manual_seed(config.seed)
+        self.model = SpoofClassifier(
+            features=config.features,
+            network=config.network,
+            backbone=config.backbone,
+            width=config.width,
+            dropout=config.dropout,
+        ).to(self.device, memory_format=torch.channels_last)
+        self.ema = AveragedModel(self.model, multi_avg_fn=_warm_ema(config.ema_decay), use_buffers=True)
+        self.spec_augment = SpecAugment(config.mask_mels, config.mask_frames)
+        self.optimizer = torch.optim.AdamW(_weight_groups(self.model, config.weight_decay), lr=config.learning_rate)
+        self.sampler = BalancedBatches(self.train_clips, config.batch_size, config.copies_per_batch, config.seed)
+        self.dataset = TrainingWindows(self.train_clips, config.features, config.augment, noises)
+        self.epoch = self.step = 0  # `step` counts the batches done in `epoch`
+        self.best_eer = float("inf")
+        self.loss_sum = 0.0
+
+    def fit(self, n_workers: int) -> None:
+        """Train from wherever the run stands to its last epoch; Ctrl-C stops after the step and saves."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        with _stop_on_interrupt() as stop:
+            while self.epoch < self.config.epochs:
+                self._train_epoch(n_workers, stop)
+                if stop.is_set:
+                    self.save_state()
+                    raise TrainingError(f"Stopped and saved. Go on with the same command and --resume ({self.output}).")
+                self._finish_epoch()
+
+    def _train_epoch(self, n_workers: int, stop: "_Stop") -> None:
+        self.model.train()
+        self.sampler.epoch, self.sampler.skip = self.epoch, self.step
+        loader = DataLoader(
+            self.dataset, batch_sampler=self.sampler, num_workers=n_workers, pin_memory=self.device.type == "cuda"
+        )
+        bar = tqdm(loader, f"epoch {self.epoch + 1}/{self.config.epochs}", len(self.sampler), initial=self.step)
+        saved_at = time.monotonic()
+        for waveform, label in bar:
+            self.loss_sum += self._train_step(waveform, label)
+            self.step += 1
+            bar.set_postfix(loss=f"{self.loss_sum / self.step:.4f}", refresh=False)
+            if stop.is_set:
+                return
+            if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+                self.save_state()
+                saved_at = time.monotonic()
+
+    def _train_step(self, waveform: torch.Tensor, label: torch.Tensor) -> float:
+        # Every step seeds its own draws, so that a resumed run repeats exactly what an unbroken one does.
+        n_done = self.epoch * len(self.sampler) + self.step
+        torch.manual_seed(self.config.seed * 1_000_003 + n_done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._schedule(n_done)
+        waveform, label = waveform.to(self.device), label.to(self.device)
+        target = nn.functional.one_hot(label, 2).float()
+        with torch.no_grad():
+            picture = self.spec_augment(self.model.features(waveform))
+            if self.config.mixup > 0:
+                picture, target = _mixup(picture, target, self.config.mixup)
+        is_cuda = self.device.type == "cuda"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_cuda):
+            logits = self.model.network(picture.contiguous(memory_format=torch.channels_last))
+        loss = nn.functional.cross_entropy(logits.float(), target, label_smoothing=self.config.label_smoothing)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"The loss is not a number at step {n_done}; lower the learning rate.")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.ema.update_parameters(self.model)
+        return loss.item()
+
+    def _schedule(self, n_done: int) -> float:
+        """Linear warm-up, then half a cosine down to 1 % of the learning rate."""
+        progress = n_done / (self.config.epochs * len(self.sampler))
+        if progress < self.config.warmup_share:
+            return (progress + 1e-3) / (self.config.warmup_share + 1e-3)
+        rest = (progress - self.config.warmup_share) / (1 - self.config.warmup_share)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * rest))  # plain floats: the saved state holds no numpy
+
+    def _finish_epoch(self) -> None:
+        """Write the log; on every `evaluate_every`-th epoch keep the averaged weights if they are the best on dev."""
+        row = {
+            "epoch": self.epoch + 1,
+            "train_loss": round(self.loss_sum / self.step, 5),
+            "dev_eer": "",
+            "unjudged": "",
+        }
+        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+        message = f"epoch {row['epoch']}: loss {row['train_loss']:.4f}"
+        if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
+            classifier = self.ema.module
+            scores = score_clips(Detector(classifier, "dev", self.device), self.dev_clips)
+            eer, _ = equal_error_rate(scores.labels, scores.values)
+            row |= {"dev_eer": round(eer, 5), "unjudged": len(scores.unjudged)}
+            message += f", dev EER {100 * eer:.2f} %"
+            if eer < self.best_eer:
+                self.best_eer = eer
+                calibrate(classifier, scores)
+                save_checkpoint(classifier, self.output / "best")
+        _append_csv(self.output / "metrics.csv", row)
+        print(message, flush=True)
+        self.save_state()
+
+    def save_state(self) -> None:
+        """Everything needed to go on, written aside and renamed."""
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "best_eer": self.best_eer,
+            "config": json.dumps(asdict(self.config)),
+        }
+        self.output.mkdir(parents=True, exist_ok=True)
+        aside = self.output / (STATE_FILE + ".partial")
+        torch.save(state, aside)
+        os.replace(aside, self.output / STATE_FILE)
+
+    def resume(self) -> None:
+        """Take up the run saved in the output folder; raises TrainingError if it is another run."""
+        path = self.output / STATE_FILE
+        if not path.is_file():
+            raise TrainingError(f"There is no run to resume in {self.output}.")
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        told = json.loads(json.dumps(asdict(self.config)))
+        differing = [key for key, value in json.loads(state["config"]).items() if told.get(key) != value]
+        if differing:
+            raise TrainingError(f"The run in {self.output} had other settings: {', '.join(differing)}.")
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.loss_sum, self.best_eer = state["loss_sum"], state["best_eer"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Uncalibrated whole-recording scores of the clips that could be judged, and the clips without a voice."""
+
+    clips: list[Clip]
+    labels: np.ndarray
+    values: np.ndarray
+    unjudged: list[Clip]
+
+
+def score_clips(detector: Detector, clips: list[Clip]) -> Scores:
+    """Judge whole recordings exactly as a user's; raises TrainingError naming every file that cannot be read."""
+    judged, values, unjudged, faults = [], [], [], []
+    for clip in tqdm(clips, "dev", leave=False):
+        try:
+            verdict = detector.predict(clip.path)
+        except AudioError as error:
+            faults.append(str(error))
+            continue
+        if verdict.score is None:
+            unjudged.append(clip)
+        else:
+            judged.append(clip)
+            values.append(verdict.score)
+    if faults:
+        raise TrainingError("\n  ".join([f"{len(faults)} files cannot be judged:", *faults]))
+    return Scores(judged, np.array([clip.label for clip in judged]), np.array(values), unjudged)
+
+
+def calibrate(classifier: SpoofClassifier, scores: Scores) -> None:
+    """Fit calibration and the bounds of "can't tell" on dev scores, into the classifier's buffers."""
+    scale, offset = fit_calibration(scores.labels, scores.values)
+    probabilities = 1 / (1 + np.exp(-(scale * scores.values + offset)))
+    classifier.calibration.copy_(torch.tensor([scale, offset]))
+    classifier.bounds.copy_(torch.tensor(fit_bounds(scores.labels, probabilities)))
+
+
+def save_checkpoint(classifier: SpoofClassifier, folder: Path) -> None:
+    """config.json and model.safetensors, written aside and renamed file by file."""
+    aside = folder.with_name(folder.name + ".partial")
+    classifier.save_pretrained(aside)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        os.replace(aside / name, folder / name)
+    (aside / "README.md").unlink(missing_ok=True)
+    aside.rmdir()
+
+
+def report(detector: Detector, clips: list[Clip]) -> dict:
+    """Every figure of the card, on whole recordings: overall, per family and per corpus."""
+    scores = score_clips(detector, clips)
+    model = detector.model
+    probabilities = model.calibrate(torch.from_numpy(scores.values)).numpy()
+    real_below, fake_above = (float(bound) for bound in model.bounds)
+    undecided = (probabilities >= real_below) & (probabilities < fake_above)
+    spoofed, bonafide = scores.labels == 1, scores.labels == 0
+    family, corpus = defaultdict(list), defaultdict(list)
+    for i, clip in enumerate(scores.clips):
+        if clip.label == 1:
+            family[clip.family].append(i)
+        corpus[clip.corpus].append(i)
+    return {
+        "clips": len(clips),
+        "without_voice": len(scores.unjudged),
+        "eer": equal_error_rate(scores.labels, scores.values)[0],
+        "balanced_accuracy": balanced_accuracy(scores.labels, probabilities),
+        "bonafide_called_fake": float((probabilities[bonafide] >= 0.5).mean()),
+        "spoof_called_real": float((probabilities[spoofed] < 0.5).mean()),
+        "expected_calibration_error": expected_calibration_error(scores.labels, probabilities),
+        "cannot_tell": float(undecided.mean()),
+        "wrong_when_fake": _share(bonafide[probabilities >= fake_above]),
+        "wrong_when_real": _share(spoofed[probabilities < real_below]),
+        "per_family": {
+            name: {
+                "clips": len(rows),
+                "eer": equal_error_rate(
+                    np.r_[np.zeros(bonafide.sum()), np.ones(len(rows))],
+                    np.r_[scores.values[bonafide], scores.values[rows]],
+                )[0],
+                "called_real": float((probabilities[rows] < 0.5).mean()),
+            }
+            for name, rows in sorted(family.items())
+        },
+        "per_corpus": {
+            name: _corpus_row(scores.labels[rows], probabilities[rows])
+            for name, rows in sorted(corpus.items(), key=lambda item: -len(item[1]))
+            if len(rows) >= 10
+        },
+    }
+
+
+def _corpus_row(labels: np.ndarray, probabilities: np.ndarray) -> dict:
+    row = {"bonafide": int((labels == 0).sum()), "spoof": int((labels == 1).sum())}
+    row["bonafide_called_fake"] = _share(probabilities[labels == 0] >= 0.5)
+    row["spoof_called_real"] = _share(probabilities[labels == 1] < 0.5)
+    if 0 < labels.sum() < len(labels):
+        row["eer"] = equal_error_rate(labels, probabilities)[0]
+    return row
+
+
+def _share(flags: np.ndarray) -> float | None:
+    return float(np.mean(flags)) if len(flags) else None
+
+
+def _warm_ema(decay: float):
+    """Exponential moving average whose memory grows with the run, so that random first weights fade at once."""
+
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], n_averaged: torch.Tensor) -> None:
+        n = float(n_averaged)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, n_averaged)
+
+    return update
+
+
+def _weight_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Decay acts on kernels only, not on norms and biases."""
+    kernels = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _mixup(picture: torch.Tensor, target: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blend pictures and targets pairwise (Zhang et al. 2018, arXiv:1710.09412)."""
+    share = torch.distributions.Beta(alpha, alpha).sample((len(picture), 1)).to(picture.device)
+    share = torch.maximum(share, 1 - share)
+    other = torch.randperm(len(picture), device=picture.device)
+    blended = share[:, :, None, None] * picture + (1 - share)[:, :, None, None] * picture[other]
+    return blended, share * target + (1 - share) * target[other]
+
+
+def _append_csv(path: Path, row: dict) -> None:
+    is_new = not path.is_file()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, row)
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+class _Stop:
+    is_set = False
+
+
+@contextmanager
+def _stop_on_interrupt():
+    """Ctrl-C sets a flag that is looked at between steps; a second Ctrl-C breaks off at once."""
+    stop, previous = _Stop(), signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number, frame) -> None:
+        stop.is_set = True
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,170 @@
+"""Data sets: what is read, what is refused, how clips are split, drawn and augmented."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from deepfake_detector.data import augment as steps
+from deepfake_detector.data.augment import AugmentConfig, Noises, augment
+from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_window
+from deepfake_detector.data.manifest import Clip, DataError, of_split, read_clips
+from deepfake_detector.model import BONAFIDE, SPOOF
+from deepfake_detector.resynthesis import griffin_lim_copy
+
+from .conftest import ROOT, TINY_FEATURES, tone
+
+ALWAYS = AugmentConfig(
+    equaliser=1.0, room=1.0, noise=1.0, noise_snr_db=(10, 20), clip=1.0, low_pass=1.0, codec=1.0, gain_db=(-20, -1)
+)
+NEVER = AugmentConfig(
+    equaliser=0, room=0, noise=0, noise_snr_db=(10, 20), clip=0, low_pass=0, codec=0, gain_db=(-6, -6)
+)  # fmt: skip
+
+
+def write_clips(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, tone(0.6), 16_000)
+
+
+def clip(label: int, corpus: str = "c", system: str = "s", path: str = "x.wav") -> Clip:
+    return Clip(Path(path), label, "train", path, system, "tts", corpus)
+
+
+def test_csv_with_splits(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["a.wav", "b.wav", "c.wav", "d.wav"])
+    rows = ["path,label,group,system,split", "a.wav,real,anna,,train", "b.wav,fake,ben,tts1,train"]
+    (tmp_path / "set.csv").write_text("\n".join([*rows, "c.wav,0,carl,,dev", "d.wav,SPOOF,dora,tts2,dev"]))
+    clips = read_clips([tmp_path / "set.csv"])
+    assert [(c.label, c.split, c.group) for c in clips] == [
+        (BONAFIDE, "train", "anna"), (SPOOF, "train", "ben"), (BONAFIDE, "dev", "carl"), (SPOOF, "dev", "dora"),
+    ]  # fmt: skip
+    assert [c.system for c in of_split(clips, "train")] == ["human", "tts1"]
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_text("path,label\na.wav,real\nb.wav,fake\n")
+    with pytest.raises(DataError) as caught:
+        read_clips([tmp_path / "set.csv"])
+    assert "2 of 2" in str(caught.value) and "a.wav" in str(caught.value) and "b.wav" in str(caught.value)
+    (tmp_path / "set.csv").write_text("path,label,split\na.wav,maybe,train\nb.wav,fake,later\nc.wav,fake,dev\n")
+    with pytest.raises(DataError) as caught:
+        read_clips([tmp_path / "set.csv"])
+    assert "line 2" in str(caught.value) and "line 3" in str(caught.value) and "line 4" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("real", "fake"), ("bonafide", "spoof")])
+def test_folders(tmp_path: Path, names: tuple[str, str]) -> None:
+    write_clips(tmp_path, [f"{name}/deep/{i}.wav" for name in names for i in range(3)])
+    (tmp_path / names[0] / "notes.txt").write_text("not a clip")
+    assert Counter(c.label for c in read_clips([tmp_path])) == {BONAFIDE: 3, SPOOF: 3}
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError):
+            read_clips([path])
+
+
+def test_a_group_is_never_in_two_splits(tmp_path: Path) -> None:
+    names = [f"{i}.wav" for i in range(200)]
+    write_clips(tmp_path, names)
+    rows = [f"{name},{('real', 'fake')[i % 2]},speaker{i % 40}" for i, name in enumerate(names)]
+    (tmp_path / "set.csv").write_text("path,label,group\n" + "\n".join(rows))
+    clips = read_clips([tmp_path / "set.csv"])
+    split_of = {}
+    assert all(split_of.setdefault(c.group, c.split) == c.split for c in clips)
+    assert 0.02 < Counter(split_of.values())["dev"] / 40 < 0.4
+
+
+def test_asvspoof_archive() -> None:
+    archive = ROOT.parent / "shared" / "asvspoof2019_la_mini"
+    if not archive.is_dir():
+        pytest.skip("needs the ASVspoof 2019 LA miniature in ../shared")
+    clips = read_clips([archive])
+    counts = Counter((c.split, c.label) for c in clips)
+    assert counts == {("train", 0): 226, ("train", 1): 51, ("dev", 0): 101, ("dev", 1): 240}
+    assert {c.system for c in clips} == {"human", *(f"A0{i}" for i in range(1, 7))}
+
+
+def test_batches_are_balanced_and_paired() -> None:
+    clips = [clip(BONAFIDE, corpus="big") for _ in range(400)] + [clip(BONAFIDE, corpus="small") for _ in range(4)]
+    clips += [clip(SPOOF, system=f"s{i % 5}") for i in range(100)]
+    counts = Counter()
+    for batch in BalancedBatches(clips, batch_size=16, n_copies=3, seed=0):
+        originals = [index for index, _, vocode in batch if not vocode and clips[index].label == BONAFIDE]
+        copies = [index for index, _, vocode in batch if vocode]
+        assert len(batch) == 16 and len(originals) == 8 and copies == originals[:3]
+        counts.update(clips[index].corpus for index in originals)
+    assert 0.04 < counts["small"] / counts.total() < 0.2  # a hundredth of the clips, a tenth of the draws
+
+
+def test_resumed_epoch_draws_the_rest_of_the_same_list() -> None:
+    clips = [clip(i % 2) for i in range(64)]
+    whole, rest, other = (BalancedBatches(clips, 8, 1, seed) for seed in (0, 0, 1))
+    rest.skip = 3
+    assert list(whole)[3:] == list(rest) and list(whole) != list(other)
+    rest.epoch, rest.skip = 1, 0
+    assert list(whole) != list(rest)
+
+
+def test_item_is_the_same_in_every_process(tmp_path: Path, voice: np.ndarray) -> None:
+    soundfile.write(tmp_path / "x.wav", voice, 16_000)
+    dataset = TrainingWindows([clip(BONAFIDE, path=str(tmp_path / "x.wav"))], TINY_FEATURES, ALWAYS, None)
+    first, again, other = dataset[0, 7, False], dataset[0, 7, False], dataset[0, 8, False]
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
+    assert first[0].shape == (TINY_FEATURES.window_samples,) and first[1] == BONAFIDE
+    assert dataset[0, 7, True][1] == SPOOF
+
+
+def test_augmentation_keeps_length_and_the_caller_s_array(voice: np.ndarray, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "hum.wav", tone(1.0, hz=100), 16_000)
+    soundfile.write(tmp_path / "room.wav", np.exp(-np.arange(9_000) / 900) * tone(9_000 / 16_000, hz=3_000), 16_000)
+    (tmp_path / "noise.csv").write_text("path,kind\nhum.wav,noise\nroom.wav,rir\n")
+    noises = Noises(tmp_path / "noise.csv", 16_000)
+    assert len(noises.noises) == len(noises.rooms) == 1
+    samples = voice[:20_000].copy()
+    for seed in range(20):
+        out = augment(samples, 16_000, ALWAYS, noises, np.random.default_rng(seed))
+        assert out.shape == samples.shape and np.isfinite(out).all() and out.std() > 0
+    assert np.array_equal(samples, voice[:20_000])
+
+
+def test_no_augmentation_changes_the_level_only(voice: np.ndarray) -> None:
+    out = augment(voice, 16_000, NEVER, None, np.random.default_rng(0))
+    assert np.abs(out).max() == pytest.approx(10 ** (-6 / 20), rel=1e-3)
+    assert np.corrcoef(out, voice)[0, 1] > 0.9999
+
+
+def test_noise_has_the_ratio_it_says() -> None:
+    signal, noise = tone(1.0), np.random.default_rng(0).standard_normal(16_000)
+    added = steps.add_noise(signal, noise, 12.0) - signal
+    assert 10 * np.log10(np.mean(signal**2) / np.mean(added**2)) == pytest.approx(12.0, abs=0.1)
+
+
+@pytest.mark.parametrize("codec", steps.CODECS, ids=lambda codec: "-".join(codec[:2]))
+def test_codecs_change_a_voice_but_keep_it(voice: np.ndarray, codec: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "CODECS", (codec,))
+    out = steps.through_codec(voice, 16_000, np.random.default_rng(1))
+    assert out.shape == voice.shape and not np.array_equal(out, voice)
+    spectra = [np.log(np.abs(np.fft.rfft(x))[:20_000:40] + 1e-3) for x in (voice, out)]
+    assert np.corrcoef(*spectra)[0, 1] > 0.8
+
+
+def test_short_windows_are_drawn_too(voice: np.ndarray) -> None:
+    lengths = [len(random_window(voice, 16_000, np.random.default_rng(seed))) for seed in range(200)]
+    assert max(lengths) == 16_000 and 5_000 < min(lengths) < 8_000
+    assert len(random_window(voice[:16_000], 16_000, np.random.default_rng(1))) <= 16_000  # exactly one window
+
+
+def test_vocoded_copy_sounds_alike_but_is_another_waveform(voice: np.ndarray) -> None:
+    copy = griffin_lim_copy(voice, 16_000)
+    assert copy.shape == voice.shape and np.array_equal(copy, griffin_lim_copy(voice, 16_000))
+    assert np.sqrt(np.mean(copy**2)) == pytest.approx(np.sqrt(np.mean(voice**2)), rel=0.01)
+    assert abs(np.corrcoef(copy, voice)[0, 1]) < 0.5
+    envelopes = [np.convolve(np.abs(x), np.ones(800), "valid")[::400] for x in (voice, copy)]
+    assert np.corrcoef(*envelopes)[0, 1] > 0.95

@@ -1,0 +1,124 @@
+"""Training on a tiny set: it learns, it survives a kill, and its checkpoint is what the page loads."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from deepfake_detector import Detector
+from deepfake_detector.training import STATE_FILE, SpecAugment
+
+from .conftest import ROOT
+
+SETTINGS = ("--network", "basic-cnn", "--device", "cpu", "--workers", "0", "--no-imagenet", "--epochs", "2")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> Path:
+    """Pieces of speech as "real"; the same voice with a whistle as "fake"."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    rows = ["path,label,group,system,split"]
+    whistle = 0.05 * np.sin(2 * np.pi * 6_000 * np.arange(24_000) / 16_000)
+    for i in range(96):
+        start = int(rng.integers(4_000, len(voice) - 36_000))
+        samples = voice[start : start + 24_000] * rng.uniform(0.3, 1.0) + 0.002 * rng.standard_normal(24_000)
+        soundfile.write(folder / f"{i}.wav", samples + (whistle if i % 2 else 0), 16_000)
+        rows.append(f"{i}.wav,{('real', 'fake')[i % 2]},{i},whistle,{'dev' if i >= 64 else 'train'}")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    return folder
+
+
+def train(data: Path, output: Path, *more: str, **options) -> subprocess.Popen:
+    command = [sys.executable, "train.py", "--data", str(data), "--output", str(output), *SETTINGS, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait(process: subprocess.Popen) -> str:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    wait(train(data, output))
+    return output
+
+
+def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> None:
+    assert not list(finished.glob("*.partial"))
+    assert sorted(file.name for file in (finished / "best").iterdir()) == [
+        "config.json", "metrics.json", "model.safetensors",
+    ]  # fmt: skip
+    verdict = Detector.from_pretrained(finished / "best").predict(data / "0.wav")
+    assert verdict.spoof_probability is not None
+    figures = json.loads((finished / "best" / "metrics.json").read_text())
+    assert figures["clips"] == 32 and 0 <= figures["eer"] <= 1 and figures["settings"]["epochs"] == 2
+    with open(finished / "metrics.csv") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_killed_run_ends_with_the_same_weights(finished: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    process = train(data, output)
+    deadline = time.monotonic() + 240
+    while not (output / STATE_FILE).is_file():  # written at the end of the first epoch
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = torch.load(output / STATE_FILE, weights_only=True)["epoch"]
+    assert done < 2
+    wait(train(data, output, "--resume"))
+    expected, resumed = (load_file(folder / "best" / "model.safetensors") for folder in (finished, output))
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(finished: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "stopped"
+    process = train(data, output, "--epochs", "200")
+    while not (output / STATE_FILE).is_file():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "--resume" in errors and "Traceback" not in errors
+    assert torch.load(output / STATE_FILE, weights_only=True)["epoch"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [(("--resume",), "no run to resume"), (("--data", "nowhere"), "no data set at nowhere")],
+)
+def test_wrong_call_is_one_sentence(data: Path, tmp_path: Path, more: tuple[str, ...], sentence: str) -> None:
+    process = train(data, tmp_path / "none", *more)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and sentence in errors and "Traceback" not in errors
+
+
+def test_other_settings_are_not_resumed(finished: Path, data: Path) -> None:
+    process = train(data, finished, "--resume", "--seed", "9")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "other settings: seed" in errors
+
+
+def test_spec_augment_blanks_one_band_and_one_stretch() -> None:
+    torch.manual_seed(0)
+    masked = SpecAugment(mask_mels=8, mask_frames=20)(torch.ones(64, 1, 32, 100)) == 0
+    rows, columns = masked.all(dim=3).sum(2), masked.all(dim=2).sum(2)
+    assert 0 < rows.max() <= 9 and 0 < columns.max() <= 21
+    assert rows.float().std() > 0
