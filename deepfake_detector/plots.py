@@ -1,0 +1,87 @@
+"""The picture of a verdict: spectrogram, where the network looked, and the window scores on one time axis."""
+
+import io
+import itertools
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from PIL import Image
+
+from .detector import Inspection, Verdict, label_of
+from .features import FeatureConfig, hz_to_mel
+
+# Blue and orange keep apart for every kind of colour vision (Okabe & Ito); grey is "can't tell".
+COLOURS = {"real": "#0072B2", "fake": "#D55E00", "can't tell": "#7F7F7F", "no voice": "#BFBFBF"}
+TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000)
+SIZE_INCHES, DPI = (6.4, 4.8), 160  # few large letters: on a phone the picture is 370 points wide
+
+
+def draw_inspection(inspection: Inspection, features: FeatureConfig) -> Image.Image:
+    """An RGB picture, 1024 x 768 pixels; the heat map is laid over the spectrogram if the inspection has one."""
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
+    spectrogram = figure.add_axes((0.1, 0.45, 0.88, 0.48))
+    timeline = figure.add_axes((0.1, 0.11, 0.88, 0.24), sharex=spectrogram)
+    _draw_spectrogram(spectrogram, inspection, features)
+    _draw_timeline(timeline, inspection.verdict)
+    return _rasterise(figure)
+
+
+def timeline_cells(verdict: Verdict) -> list[tuple[float, float, float | None]]:
+    """Overlapping windows -> cells side by side (start, end, mean probability of the windows over it, or None)."""
+    edges = sorted({edge for window in verdict.windows for edge in (window.start_seconds, window.end_seconds)})
+    cells = []
+    for start, end in itertools.pairwise(edges):
+        over = [w for w in verdict.windows if w.start_seconds <= start and w.end_seconds >= end]
+        judged = [w.spoof_probability for w in over if w.spoof_probability is not None]
+        cells.append((start, end, sum(judged) / len(judged) if judged else None))
+    return cells
+
+
+def _draw_spectrogram(axes: Axes, inspection: Inspection, features: FeatureConfig) -> None:
+    extent = (0.0, inspection.verdict.duration_seconds, 0.0, 1.0)
+    has_heat = inspection.heat is not None
+    axes.imshow(inspection.mel_db, origin="lower", aspect="auto", extent=extent, cmap="gray" if has_heat else "magma")
+    if has_heat:
+        overlay = matplotlib.colormaps["autumn"](inspection.heat)
+        overlay[..., 3] = 0.8 * inspection.heat**1.5  # weak evidence fades, so that the strong stands out
+        axes.imshow(overlay, origin="lower", aspect="auto", extent=extent, interpolation="bilinear")
+    title = "Where the detector looked (coloured)" if has_heat else "Picture of the sound: high tones at the top"
+    axes.set_title(title, fontsize=10, loc="left")
+    low, high = (float(hz_to_mel(hz)) for hz in (features.f_min_hz, features.f_max_hz))
+    ticks_hz = [hz for hz in TICKS_HZ if features.f_min_hz <= hz <= features.f_max_hz]
+    axes.set_yticks(
+        [(float(hz_to_mel(hz)) - low) / (high - low) for hz in ticks_hz], [f"{hz / 1000:g}" for hz in ticks_hz]
+    )
+    axes.set_ylabel("kHz")
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_timeline(axes: Axes, verdict: Verdict) -> None:
+    axes.axhspan(verdict.real_below, verdict.fake_above, color="#EEEEEE", zorder=0)
+    axes.axhline(0.5, color="#999999", linewidth=0.8, zorder=1)
+    for start, end, probability in timeline_cells(verdict):
+        colour = COLOURS[label_of(probability, verdict.real_below, verdict.fake_above)]
+        axes.bar(start, 1.0 if probability is None else probability, end - start, align="edge", color=colour,
+                 alpha=0.25 if probability is None else 1.0, linewidth=0, zorder=2)  # fmt: skip
+    axes.set_xlim(0.0, verdict.duration_seconds)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_yticks([0, 0.5, 1], ["real", "50 %", "fake"])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, verdict.duration_seconds)))
+    axes.set_xlabel("seconds" if verdict.duration_seconds < 60 else "minutes:seconds")
+    axes.set_title("How machine-like each part sounds", fontsize=10, loc="left")
+
+
+def clock(seconds: float, duration_seconds: float) -> str:
+    """A time on the axis: plain seconds in a short recording, m:ss in one of a minute or more."""
+    if duration_seconds < 60:
+        return f"{seconds:g}"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _rasterise(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba")
+    size = tuple(round(inches * DPI) for inches in SIZE_INCHES)
+    return Image.frombytes("RGBA", size, buffer.getvalue()).convert("RGB")
