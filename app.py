@@ -90,7 +90,7 @@ def build_page(detector: Detector) -> gr.Blocks:
         picture: Image.Image = draw_inspection(inspection, detector.model.config)
         return verdict_card(inspection.verdict), gr.update(visible=True, value=picture), inspection.verdict.to_dict()
 
-    with gr.Blocks(title="Is this voice real?", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with gr.Blocks(title="Is this voice real?", analytics_enabled=False, delete_cache=(600, 3000)) as page:
         gr.Markdown(INTRO)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):

@@ -9,6 +9,7 @@ The recipe below is the whole of what a person chose; what data taught ends in O
 import argparse
 import json
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 
 from deepfake_detector.audio import AudioError
+from deepfake_detector.card import model_card
 from deepfake_detector.data.augment import AugmentConfig, Noises
 from deepfake_detector.data.manifest import DataError, of_split, read_clips
 from deepfake_detector.detector import Detector
@@ -55,16 +57,17 @@ RECIPES = {
         backbone="efficientnet_b0",
         width=128,
         dropout=0.3,
-        epochs=18,
-        batch_size=16,  # small: from random weights the number of steps is what counts
+        epochs=36,
+        crop_seconds=2.0,
+        batch_size=32,
         copies_per_batch=2,
         learning_rate=1e-3,
         weight_decay=0.05,
         warmup_share=0.03,
         ema_decay=0.998,
-        evaluate_every=2,
+        evaluate_every=4,
         label_smoothing=0.05,
-        mixup=0.0,
+        source_weight=0.5,
         mask_mels=16,
         mask_frames=24,
         seed=0,
@@ -87,15 +90,20 @@ def main() -> None:
         load_imagenet_weights(run.model, config.backbone)
     run.fit(args.workers)
 
-    figures = report(Detector.from_pretrained(args.output / "best", device), of_split(clips, "dev"))
+    best = args.output / "best"
+    figures = report(Detector.from_pretrained(best, device), of_split(clips, "dev"))
     figures["settings"] = {
         "recipe": args.recipe,
+        "network": config.network,
         "epochs": config.epochs,
         "seed": config.seed,
         "imagenet": args.imagenet,
+        "n_train": len(of_split(clips, "train")),
+        "window_seconds": config.features.window_seconds,
     }
-    (args.output / "best" / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {args.output / 'best'}")
+    (best / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (best / "README.md").write_text(model_card(figures, command=shlex.join(["python", *sys.argv])), encoding="utf-8")
+    print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {best}")
 
 
 def parse_arguments() -> argparse.Namespace:

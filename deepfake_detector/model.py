@@ -64,12 +64,14 @@ class AttentiveStatistics(nn.Module):
 
 
 class ResEfficientCNN(nn.Module):
-    """EfficientNet-B0 feature maps -> residual stage -> attentive statistics -> dropout -> 2 logits.
+    """EfficientNet-B0 feature maps -> residual stage -> attentive statistics -> embedding -> dropout -> 2 logits.
 
     Input (batch, 1, n_mels, frames). EfficientNet's maps at stride 16 and 32 are brought to one width and added at
     stride 16, where a cell of the map is still fine enough to show *where* the network looked; two ResNet basic
-    blocks with identity shortcuts refine the sum. `dropout` acts before the linear head.
+    blocks with identity shortcuts refine the sum. `dropout` acts on the embedding, before the linear head.
     """
+
+    embedding_size = 64
 
     def __init__(self, n_mels: int, backbone: str, width: int, dropout: float, in_chans: int = 1) -> None:
         super().__init__()
@@ -80,8 +82,12 @@ class ResEfficientCNN(nn.Module):
         self.residual = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
         rows = -(-n_mels // 16)
         self.pool = AttentiveStatistics(width * rows)
+        # A linear head straight on some 2,000 pooled features swings by a whole logit per optimiser step.
+        self.embedding = nn.Sequential(
+            nn.Linear(2 * width * rows, self.embedding_size, bias=False), nn.BatchNorm1d(self.embedding_size)
+        )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * width * rows, 2)
+        self.head = nn.Linear(self.embedding_size, 2)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in_chans, n_mels, frames) -> (batch, width, n_mels / 16, frames / 16)."""
@@ -89,9 +95,13 @@ class ResEfficientCNN(nn.Module):
         coarse = nn.functional.interpolate(self.lateral32(coarse), fine.shape[-2:], mode="nearest")
         return self.residual(torch.relu(self.lateral16(fine) + coarse))
 
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Feature map -> embedding (batch, embedding_size)."""
+        return self.embedding(self.pool(x))
+
     def forward_head(self, x: torch.Tensor) -> torch.Tensor:
         """Feature map -> logits (batch, 2), in the order bona fide, spoof."""
-        return self.head(self.dropout(self.pool(x)))
+        return self.head(self.dropout(self.embed(x)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.forward_head(self.forward_features(x))
@@ -100,12 +110,14 @@ class ResEfficientCNN(nn.Module):
 class BasicCNN(nn.Module):
     """The plain first approach: four convolution-and-pool blocks, a global average and a linear head."""
 
+    embedding_size = 128
+
     def __init__(self, dropout: float, in_chans: int = 1) -> None:
         super().__init__()
-        widths = (in_chans, 16, 32, 64, 128)
+        widths = (in_chans, 16, 32, 64, self.embedding_size)
         self.blocks = nn.Sequential(*(self._block(a, b) for a, b in itertools.pairwise(widths)))
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(widths[-1], 2)
+        self.head = nn.Linear(self.embedding_size, 2)
 
     @staticmethod
     def _block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -116,9 +128,13 @@ class BasicCNN(nn.Module):
         """(batch, in_chans, n_mels, frames) -> (batch, 128, n_mels / 16, frames / 16)."""
         return self.blocks(x)
 
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Feature map -> embedding (batch, embedding_size)."""
+        return x.mean((2, 3))
+
     def forward_head(self, x: torch.Tensor) -> torch.Tensor:
         """Feature map -> logits (batch, 2), in the order bona fide, spoof."""
-        return self.head(self.dropout(x.mean((2, 3))))
+        return self.head(self.dropout(self.embed(x)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.forward_head(self.forward_features(x))
@@ -171,7 +187,8 @@ class SpoofClassifier(
             name: (tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor).contiguous().cpu()
             for name, tensor in self.state_dict().items()
         }
-        safetensors.torch.save_file(tensors, save_directory / "model.safetensors")
+        # Not save_file, which makes the file readable for its owner alone: a server may run as somebody else.
+        (save_directory / "model.safetensors").write_bytes(safetensors.torch.save(tensors))
 
     @classmethod
     def load(cls, folder_or_id: str | Path) -> "SpoofClassifier":

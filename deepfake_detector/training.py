@@ -37,7 +37,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a run was told; a run is resumed only with the same settings (save for `epochs`)."""
+    """Everything a run was told; a run is resumed only with the same settings."""
 
     features: FeatureConfig
     augment: AugmentConfig
@@ -46,6 +46,7 @@ class TrainConfig:
     width: int
     dropout: float
     epochs: int
+    crop_seconds: float  # a training item; shorter than a window, because pooling takes any length
     batch_size: int
     copies_per_batch: int
     learning_rate: float
@@ -54,7 +55,7 @@ class TrainConfig:
     ema_decay: float
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
-    mixup: float
+    source_weight: float  # of the auxiliary task: which system or corpus is this?
     mask_mels: int
     mask_frames: int
     seed: int
@@ -98,12 +99,19 @@ class Run:
         ).to(self.device, memory_format=torch.channels_last)
         self.ema = AveragedModel(self.model, multi_avg_fn=_warm_ema(config.ema_decay), use_buffers=True)
         self.spec_augment = SpecAugment(config.mask_mels, config.mask_frames)
-        self.optimizer = torch.optim.AdamW(_weight_groups(self.model, config.weight_decay), lr=config.learning_rate)
         self.sampler = BalancedBatches(self.train_clips, config.batch_size, config.copies_per_batch, config.seed)
-        self.dataset = TrainingWindows(self.train_clips, config.features, config.augment, noises)
+        sample_rate = config.features.sample_rate
+        crop_samples = round(config.crop_seconds * sample_rate)
+        self.dataset = TrainingWindows(self.train_clips, sample_rate, crop_samples, config.augment, noises)
+        # Naming the source gives eight bits an item instead of one, which a network without pretraining needs to get
+        # going; this head is thrown away.
+        self.source_head = nn.Linear(self.model.network.embedding_size, self.dataset.n_sources).to(self.device)
+        trained = nn.ModuleList((self.model, self.source_head))
+        self.optimizer = torch.optim.AdamW(_weight_groups(trained, config.weight_decay), lr=config.learning_rate)
         self.epoch = self.step = 0  # `step` counts the batches done in `epoch`
         self.best_eer = float("inf")
         self.loss_sum = 0.0
+        self.log: list[dict] = []  # a row an epoch; metrics.csv
 
     def fit(self, n_workers: int) -> None:
         """Train from wherever the run stands to its last epoch; Ctrl-C stops after the step and saves."""
@@ -124,8 +132,8 @@ class Run:
         )
         bar = tqdm(loader, f"epoch {self.epoch + 1}/{self.config.epochs}", len(self.sampler), initial=self.step)
         saved_at = time.monotonic()
-        for waveform, label in bar:
-            self.loss_sum += self._train_step(waveform, label)
+        for waveform, label, source in bar:
+            self.loss_sum += self._train_step(waveform, label, source)
             self.step += 1
             bar.set_postfix(loss=f"{self.loss_sum / self.step:.4f}", refresh=False)
             if stop.is_set:
@@ -134,26 +142,29 @@ class Run:
                 self.save_state()
                 saved_at = time.monotonic()
 
-    def _train_step(self, waveform: torch.Tensor, label: torch.Tensor) -> float:
+    def _train_step(self, waveform: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> float:
+        """One optimiser step; returns the loss of the main task."""
         # Every step seeds its own draws, so that a resumed run repeats exactly what an unbroken one does.
         n_done = self.epoch * len(self.sampler) + self.step
         torch.manual_seed(self.config.seed * 1_000_003 + n_done)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule(n_done)
-        waveform, label = waveform.to(self.device), label.to(self.device)
-        target = nn.functional.one_hot(label, 2).float()
+        waveform, label, source = waveform.to(self.device), label.to(self.device), source.to(self.device)
         with torch.no_grad():
-            picture = self.spec_augment(self.model.features(waveform))
-            if self.config.mixup > 0:
-                picture, target = _mixup(picture, target, self.config.mixup)
-        is_cuda = self.device.type == "cuda"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_cuda):
-            logits = self.model.network(picture.contiguous(memory_format=torch.channels_last))
-        loss = nn.functional.cross_entropy(logits.float(), target, label_smoothing=self.config.label_smoothing)
-        if not torch.isfinite(loss):
+            picture = self.spec_augment(self.model.features(waveform)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            network = self.model.network
+            embedding = network.embed(network.forward_features(picture))
+            logits = network.head(network.dropout(embedding))
+            source_logits = self.source_head(embedding)
+        smoothing = self.config.label_smoothing
+        loss = nn.functional.cross_entropy(logits.float(), label, label_smoothing=smoothing)
+        source_loss = nn.functional.cross_entropy(source_logits.float(), source, label_smoothing=smoothing)
+        total = loss + self.config.source_weight * source_loss
+        if not torch.isfinite(total):
             raise TrainingError(f"The loss is not a number at step {n_done}; lower the learning rate.")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
         self.ema.update_parameters(self.model)
@@ -172,8 +183,8 @@ class Run:
         row = {
             "epoch": self.epoch + 1,
             "train_loss": round(self.loss_sum / self.step, 5),
-            "dev_eer": "",
-            "unjudged": "",
+            "dev_eer": None,
+            "unjudged": None,
         }
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
         message = f"epoch {row['epoch']}: loss {row['train_loss']:.4f}"
@@ -187,20 +198,23 @@ class Run:
                 self.best_eer = eer
                 calibrate(classifier, scores)
                 save_checkpoint(classifier, self.output / "best")
-        _append_csv(self.output / "metrics.csv", row)
         print(message, flush=True)
+        self.log.append(row)
+        _write_csv(self.output / "metrics.csv", self.log)
         self.save_state()
 
     def save_state(self) -> None:
         """Everything needed to go on, written aside and renamed."""
         state = {
             "model": self.model.state_dict(),
+            "source_head": self.source_head.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": self.loss_sum,
             "best_eer": self.best_eer,
+            "log": self.log,
             "config": json.dumps(asdict(self.config)),
         }
         self.output.mkdir(parents=True, exist_ok=True)
@@ -219,10 +233,11 @@ class Run:
         if differing:
             raise TrainingError(f"The run in {self.output} had other settings: {', '.join(differing)}.")
         self.model.load_state_dict(state["model"])
+        self.source_head.load_state_dict(state["source_head"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step = state["epoch"], state["step"]
-        self.loss_sum, self.best_eer = state["loss_sum"], state["best_eer"]
+        self.loss_sum, self.best_eer, self.log = state["loss_sum"], state["best_eer"], state["log"]
 
 
 @dataclass(frozen=True)
@@ -294,6 +309,8 @@ def report(detector: Detector, clips: list[Clip]) -> dict:
         "bonafide_called_fake": float((probabilities[bonafide] >= 0.5).mean()),
         "spoof_called_real": float((probabilities[spoofed] < 0.5).mean()),
         "expected_calibration_error": expected_calibration_error(scores.labels, probabilities),
+        "real_below": real_below,
+        "fake_above": fake_above,
         "cannot_tell": float(undecided.mean()),
         "wrong_when_fake": _share(bonafide[probabilities >= fake_above]),
         "wrong_when_real": _share(spoofed[probabilities < real_below]),
@@ -346,22 +363,13 @@ def _weight_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _mixup(picture: torch.Tensor, target: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend pictures and targets pairwise (Zhang et al. 2018, arXiv:1710.09412)."""
-    share = torch.distributions.Beta(alpha, alpha).sample((len(picture), 1)).to(picture.device)
-    share = torch.maximum(share, 1 - share)
-    other = torch.randperm(len(picture), device=picture.device)
-    blended = share[:, :, None, None] * picture + (1 - share)[:, :, None, None] * picture[other]
-    return blended, share * target + (1 - share) * target[other]
-
-
-def _append_csv(path: Path, row: dict) -> None:
-    is_new = not path.is_file()
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+def _write_csv(path: Path, rows: list[dict]) -> None:
+    aside = path.with_name(path.name + ".partial")
+    with open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(aside, path)
 
 
 class _Stop:

@@ -15,7 +15,7 @@ from deepfake_detector.data.manifest import Clip, DataError, of_split, read_clip
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
 
-from .conftest import ROOT, TINY_FEATURES, tone
+from .conftest import ROOT, tone
 
 ALWAYS = AugmentConfig(
     equaliser=1.0, room=1.0, noise=1.0, noise_snr_db=(10, 20), clip=1.0, low_pass=1.0, codec=1.0, gain_db=(-20, -1)
@@ -114,11 +114,11 @@ def test_resumed_epoch_draws_the_rest_of_the_same_list() -> None:
 
 def test_item_is_the_same_in_every_process(tmp_path: Path, voice: np.ndarray) -> None:
     soundfile.write(tmp_path / "x.wav", voice, 16_000)
-    dataset = TrainingWindows([clip(BONAFIDE, path=str(tmp_path / "x.wav"))], TINY_FEATURES, ALWAYS, None)
+    dataset = TrainingWindows([clip(BONAFIDE, path=str(tmp_path / "x.wav"))], 16_000, 16_000, ALWAYS, None)
     first, again, other = dataset[0, 7, False], dataset[0, 7, False], dataset[0, 8, False]
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
-    assert first[0].shape == (TINY_FEATURES.window_samples,) and first[1] == BONAFIDE
-    assert dataset[0, 7, True][1] == SPOOF
+    assert first[0].shape == (16_000,) and first[1:] == (BONAFIDE, 0)
+    assert dataset[0, 7, True][1:] == (SPOOF, dataset.n_sources - 1)
 
 
 def test_augmentation_keeps_length_and_the_caller_s_array(voice: np.ndarray, tmp_path: Path) -> None:

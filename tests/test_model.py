@@ -61,10 +61,15 @@ def test_residual_block_has_an_identity_shortcut() -> None:
 def test_every_parameter_learns() -> None:
     model = tiny_classifier("res-efficientcnn").train()
     torch.nn.functional.cross_entropy(model(torch.randn(4, 16_000)), torch.tensor([0, 1, 0, 1])).backward()
-    # A block that starts as the identity passes no gradient through its zeroed norm at the very first step.
-    behind_zero = ("residual.", "conv1", "bn1", "conv2")
-    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert all("residual." in name and any(part in name for part in behind_zero[1:]) for name in still)
+    still = {name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-12}
+    # At the first step nothing passes a block that starts as the identity; a softmax ignores a common bias.
+    excused = {
+        f"residual.{i}.{part}.{kind}"
+        for i in (0, 1)
+        for part in ("conv1", "bn1", "conv2")
+        for kind in ("weight", "bias")
+    }
+    assert {name.removeprefix("network.") for name in still} <= excused | {"pool.attention.2.bias"}
 
 
 def test_calibration_puts_half_at_the_boundary() -> None:

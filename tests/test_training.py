@@ -61,12 +61,14 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> None:
     assert not list(finished.glob("*.partial"))
     assert sorted(file.name for file in (finished / "best").iterdir()) == [
-        "config.json", "metrics.json", "model.safetensors",
+        "README.md", "config.json", "metrics.json", "model.safetensors",
     ]  # fmt: skip
     verdict = Detector.from_pretrained(finished / "best").predict(data / "0.wav")
     assert verdict.spoof_probability is not None
     figures = json.loads((finished / "best" / "metrics.json").read_text())
     assert figures["clips"] == 32 and 0 <= figures["eer"] <= 1 and figures["settings"]["epochs"] == 2
+    card = (finished / "best" / "README.md").read_text()
+    assert f"{100 * figures['eer']:.1f} %" in card and "train.py --data" in card and "{" not in card
     with open(finished / "metrics.csv") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 

@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import Dataset
 
 from ..audio import fill_window, load_audio
-from ..features import FeatureConfig
 from ..model import BONAFIDE, SPOOF
 from ..resynthesis import griffin_lim_copy
 from .augment import AugmentConfig, Noises, augment
@@ -18,23 +17,32 @@ Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a vocoded co
 
 
 class TrainingWindows(Dataset):
-    """Draws -> (waveform (window_samples,), label). The same draw always gives the same item, in any process."""
+    """Draws -> (waveform (crop_samples,), label, source). The same draw always gives the same item, in any process.
+
+    `source` numbers what made the clip: its system, for bona fide its corpus; vocoded copies have a number of their own.
+    """
 
     def __init__(
-        self, clips: list[Clip], features: FeatureConfig, config: AugmentConfig, noises: Noises | None
+        self, clips: list[Clip], sample_rate: int, crop_samples: int, config: AugmentConfig, noises: Noises | None
     ) -> None:
-        self.clips, self.features, self.config, self.noises = clips, features, config, noises
+        self.clips, self.sample_rate, self.crop_samples = clips, sample_rate, crop_samples
+        self.config, self.noises = config, noises
+        names = sorted({_source(clip) for clip in clips})
+        self._source_numbers = {name: number for number, name in enumerate(names)}
+        self.n_sources = len(names) + 1
 
-    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int, int]:
         index, seed, vocode = draw
         clip, rng = self.clips[index], np.random.default_rng(seed)
-        samples = random_window(load_audio(clip.path, self.features.sample_rate), self.features.window_samples, rng)
+        samples = random_window(load_audio(clip.path, self.sample_rate), self.crop_samples, rng)
         if vocode:
             n_mels, n_iterations = int(rng.choice([60, 80, 100, 128])), int(rng.integers(8, 33))
-            samples = griffin_lim_copy(samples, self.features.sample_rate, n_mels, n_iterations)
-        samples = augment(samples, self.features.sample_rate, self.config, self.noises, rng)
-        samples = fill_window(samples, self.features.window_samples)
-        return torch.from_numpy(samples.astype(np.float32)), SPOOF if vocode else clip.label
+            samples = griffin_lim_copy(samples, self.sample_rate, n_mels, n_iterations)
+        samples = augment(samples, self.sample_rate, self.config, self.noises, rng)
+        waveform = torch.from_numpy(fill_window(samples, self.crop_samples).astype(np.float32))
+        if vocode:
+            return waveform, SPOOF, self.n_sources - 1
+        return waveform, clip.label, self._source_numbers[_source(clip)]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -83,7 +91,12 @@ class BalancedBatches:
 def _pool(clips: list[Clip], label: int) -> tuple[np.ndarray, np.ndarray]:
     """Clip indices of a label and their chances."""
     indices = [i for i, clip in enumerate(clips) if clip.label == label]
-    groups = [clips[i].corpus if label == BONAFIDE else clips[i].system for i in indices]
+    groups = [_source(clips[i]) for i in indices]
     sizes = Counter(groups)
     weights = np.array([sizes[group] ** -0.5 for group in groups])
     return np.array(indices), weights / weights.sum()
+
+
+def _source(clip: Clip) -> tuple[int, str]:
+    """Where a clip comes from: the corpus of a bona fide one, the system of a spoofed one."""
+    return clip.label, clip.corpus if clip.label == BONAFIDE else clip.system

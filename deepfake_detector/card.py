@@ -1,0 +1,103 @@
+"""The model card: what a checkpoint is, how it was made, how often it is wrong. Written beside the weights."""
+
+CARD = """---
+license: cc-by-nc-4.0
+library_name: deepfake-detector
+pipeline_tag: audio-classification
+tags:
+- audio-deepfake-detection
+- anti-spoofing
+- voice
+---
+
+# {network}: is a recorded voice human or machine?
+
+Input: a recording of any length, 16 kHz mono inside. Output: a calibrated probability that a machine made the voice, for
+every window of {window_seconds:g} seconds and for the whole; 0.5 is the decision boundary, and between {real_below:.2f} and
+{fake_above:.2f} the answer is "can't tell".
+
+```python
+from deepfake_detector import Detector
+
+Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
+```
+
+## How often it is right
+
+Whole recordings of the dev part of the training data, judged as a user's are. Its systems, pages and speakers are not in the
+training part, but it chose the epoch, the calibration and the bounds, so expect somewhat worse elsewhere.
+
+| dev, {clips} clips | |
+|---|---|
+| equal error rate | {eer} |
+| balanced accuracy at 0.5 | {balanced_accuracy} |
+| real recordings called fake at 0.5 | {bonafide_called_fake} |
+| fake recordings called real at 0.5 | {spoof_called_real} |
+| expected calibration error | {ece:.3f} |
+| answered "can't tell" | {cannot_tell} |
+| wrong when it says "fake" / "real" | {wrong_when_fake} / {wrong_when_real} |
+| without a voice for the voice detector, not judged | {without_voice} clips |
+
+Per family of synthesis, against all bona fide clips:
+
+| family | clips | EER | called real at 0.5 |
+|---|---|---|---|
+{family_rows}
+
+Per corpus of ten clips or more, at 0.5:
+
+| corpus | bona fide | of them called fake | spoofed | of them called real | EER |
+|---|---|---|---|---|---|
+{corpus_rows}
+
+## How it was made
+
+```sh
+{command}
+```
+
+{n_train} clips to train on: speech from public demo pages and corpora (read, emotional, spontaneous and phone speech; about 250
+synthesis systems of 2017 to 2025: text-to-speech, voice conversion, vocoders, neural codecs). Vocoded copies of the bona fide
+clips are extra spoofs. Augmentation: equaliser, rooms, noise and music, overdrive, band limits, MP3, Vorbis, Opus and G.711.
+Started from {start}; {epochs} epochs, seed {seed}, the averaged weights of the epoch with the best dev EER.
+
+## Use and misuse
+
+For hearing more closely and for teaching. It cannot prove anything: a voice machine made after it may fool it, and phones,
+noise, music and strong processing can make a real voice look artificial. Never use it alone to accuse a person, to admit or
+refuse evidence, or to decide about anybody. It has heard mostly English; other languages and children's voices are less sure.
+
+The weights are under CC BY-NC 4.0, because some of the speech is for non-commercial use; the code is under Apache-2.0.
+"""
+
+
+def model_card(figures: dict, command: str) -> str:
+    """Markdown card from the figures of `training.report` and the settings of the run."""
+    settings = figures["settings"]
+    percents = ("eer", "balanced_accuracy", "bonafide_called_fake", "spoof_called_real", "cannot_tell")
+    return CARD.format(
+        network={"res-efficientcnn": "RES-EfficientCNN", "basic-cnn": "Basic CNN"}[settings["network"]],
+        window_seconds=settings["window_seconds"],
+        start="timm's ImageNet weights" if settings["imagenet"] else "random weights",
+        ece=figures["expected_calibration_error"],
+        family_rows="\n".join(
+            _row(name, row, ("clips", "eer", "called_real")) for name, row in figures["per_family"].items()
+        ),
+        corpus_rows="\n".join(
+            _row(name, row, ("bonafide", "bonafide_called_fake", "spoof", "spoof_called_real", "eer"))
+            for name, row in figures["per_corpus"].items()
+        ),
+        command=command,
+        **{name: _percent(figures[name]) for name in (*percents, "wrong_when_fake", "wrong_when_real")},
+        **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
+        **{name: settings[name] for name in ("epochs", "seed", "n_train")},
+    )
+
+
+def _row(name: str, row: dict, columns: tuple[str, ...]) -> str:
+    cells = [str(row[c]) if isinstance(row.get(c), int) else _percent(row.get(c)) for c in columns]
+    return "| " + " | ".join([name, *cells]) + " |"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
