@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
@@ -19,24 +20,29 @@ COLUMNS = ("file", "label", "spoof_probability", "duration_seconds", "speech_sec
 def main(arguments: list[str] | None = None) -> int:
     """Judge files; returns the exit status: 0, or 2 if some file could not be read."""
     args = parse_arguments(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         detector = Detector.from_pretrained(args.model)
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return EXIT_UNREADABLE
-    verdicts, n_unreadable = [], 0
-    for path in tqdm(args.files, unit="file", file=sys.stderr, disable=None, leave=False):
+    unreadable = []
+    WRITERS[args.format](_judge_all(detector, args.files, unreadable))
+    return EXIT_UNREADABLE if unreadable else EXIT_OK
+
+
+def _judge_all(detector: Detector, files: list[str], unreadable: list[str]) -> Iterator[dict]:
+    """Verdicts as they come; what cannot be read is told on stderr and collected in `unreadable`."""
+    for path in tqdm(files, unit="file", file=sys.stderr, disable=None, leave=False):
         try:
             verdict = detector.predict(path)
         except AudioError as error:
             tqdm.write(str(error), file=sys.stderr)
-            n_unreadable += 1
-        else:
-            verdicts.append({**verdict.to_dict(), "file": path})
-            for note in verdict.notes:
-                tqdm.write(f"{path}: {note}", file=sys.stderr)
-    WRITERS[args.format](verdicts)
-    return EXIT_UNREADABLE if n_unreadable else EXIT_OK
+            unreadable.append(path)
+            continue
+        for note in verdict.notes:
+            tqdm.write(f"{path}: {note}", file=sys.stderr)
+        yield {**verdict.to_dict(), "file": path}
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -51,25 +57,35 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def write_json(verdicts: list[dict]) -> None:
-    json.dump(verdicts, sys.stdout, indent=2, ensure_ascii=False)
+def write_json(verdicts: Iterable[dict]) -> None:
+    json.dump(list(verdicts), sys.stdout, indent=2, ensure_ascii=False)
     print()
 
 
-def write_csv(verdicts: list[dict]) -> None:
+def write_csv(verdicts: Iterable[dict]) -> None:
     writer = csv.DictWriter(sys.stdout, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(verdicts)
+    for verdict in verdicts:
+        writer.writerow(verdict)
+        sys.stdout.flush()
 
 
-def write_table(verdicts: list[dict]) -> None:
+def write_table(verdicts: Iterable[dict]) -> None:
     for verdict in verdicts:
         probability = verdict["spoof_probability"]
         chance = "" if probability is None else f"{100 * probability:.0f} % fake"
-        print(f"{verdict['label']:<11}{chance:>10}{verdict['duration_seconds']:>9.1f} s   {verdict['file']}")
+        line = f"{verdict['label']:<11}{chance:>10}{verdict['duration_seconds']:>9.1f} s   {verdict['file']}"
+        tqdm.write(line, file=sys.stdout)  # keeps clear of the progress bar
+        sys.stdout.flush()
 
 
 WRITERS = {"json": write_json, "csv": write_csv, "table": write_table}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_OK)

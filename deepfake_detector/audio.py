@@ -17,13 +17,15 @@ MAX_SECONDS = 4 * 3600.0
 BLOCK_SECONDS = 10.0
 SAMPLE_RATES_HZ = (4_000, 768_000)
 MAX_CHANNELS = 64
+MAX_SAMPLE = 1e6  # full scale is 1; beyond this a file is broken, and its power would overflow
 FORMATS = "WAV, AIFF, FLAC, MP3, OGG, Opus, M4A, AAC, WebM, MP4 or MOV"
 
 # Only formats that carry their own sound: a playlist could make FFmpeg open other files or hosts.
-_DEMUXERS = "wav,w64,aiff,au,caf,flac,mp3,ogg,mov,matroska,webm,aac,amr,asf,avi,ac3,mpeg,mpegts,flv,ape,wv,tta"  # by FFmpeg's names
+_DEMUXERS = "wav,w64,aiff,au,caf,flac,mp3,ogg,mov,matroska,webm,aac,amr,asf,avi,ac3,mpeg,mpegts,flv,ape,wv,tta,nistsphere"  # by FFmpeg's names
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 # In these a shorter sound track than the header promises means a cut file (an MP3 only estimates its length).
-_EXACT_HEADERS = {"wav", "w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2"}
+_EXACT_HEADERS = {"wav", "w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+_SAMPLE_FORMATS = {name + planar for name in ("u8", "s16", "s32", "flt", "dbl") for planar in ("", "p")}
 
 
 class AudioError(ValueError):
@@ -34,16 +36,18 @@ class AudioError(ValueError):
 class SourceInfo:
     """What `stream_audio` learnt about a file; complete once the stream is exhausted."""
 
-    sample_rate_hz: int = 0
     duration_seconds: float = 0.0
-    promised_seconds: float | None = None
-    bad_packets: int = 0
+    promised_seconds: float = 0.0  # by the header; 0 if it does not say
+    n_packets: int = 0
+    n_damaged: int = 0
+    breaks_off: bool = False
 
     @property
     def is_cut_short(self) -> bool:
-        """True if clearly less sound could be decoded than the header promises, or packets were damaged."""
-        missing_seconds = (self.promised_seconds or 0.0) - self.duration_seconds
-        return self.bad_packets > 0 or missing_seconds > max(0.5, 0.05 * self.duration_seconds)
+        """True if clearly less sound could be decoded than the file promises. A stray damaged packet is no reason."""
+        missing_seconds = self.promised_seconds - self.duration_seconds
+        is_damaged = self.n_damaged > 1 + 0.01 * self.n_packets
+        return self.breaks_off or is_damaged or missing_seconds > max(0.5, 0.05 * self.duration_seconds)
 
 
 def stream_audio(path: str | Path, sample_rate: int, info: SourceInfo | None = None) -> Iterator[np.ndarray]:
@@ -58,12 +62,11 @@ def stream_audio(path: str | Path, sample_rate: int, info: SourceInfo | None = N
     path, info = Path(path), info if info is not None else SourceInfo()
     n_samples = 0
     for block in _resample(_decode(path, info), sample_rate):
-        if not np.isfinite(block).all():
+        if not (np.abs(block) < MAX_SAMPLE).all():  # NaN fails the comparison too
             raise AudioError(f"{path.name} holds samples that are not numbers (NaN or infinity); export it again.")
         n_samples += len(block)
         info.duration_seconds = n_samples / sample_rate
-        if info.duration_seconds > MAX_SECONDS:
-            raise AudioError(f"{path.name} is longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter parts.")
+        _check_length(path, info.duration_seconds)
         yield block
     if info.duration_seconds < MIN_SECONDS:
         raise AudioError(
@@ -111,34 +114,61 @@ def fill_window(samples: np.ndarray, window_samples: int) -> np.ndarray:
 
 def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (sample rate in Hz, mono float32 samples) frame by frame."""
-    if not path.is_file():
-        raise AudioError(f"There is no file called {path.name}.")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path.name} is empty (0 bytes); record or save it again.")
+    _check_file(path)
     unreadable = AudioError(f"{path.name} is not a recording that can be read; use {FORMATS}.")
-    try:
-        container = av.open(str(path), metadata_errors="ignore", options=_OPTIONS)
-    except PermissionError:
-        raise AudioError(f"{path.name} may not be read; check its permissions.") from None
+    try:  # an absolute path, because FFmpeg takes the start of "12:30.wav" for a protocol
+        container = av.open(str(path.absolute()), metadata_errors="ignore", options=_OPTIONS)
     except av.FFmpegError:
         raise unreadable from None
     with container:
         if not container.streams.audio:
             raise AudioError(f"{path.name} has no sound track; choose a file with sound.")
         stream = container.streams.audio[0]
-        if container.format.name in _EXACT_HEADERS and stream.duration and stream.time_base:
-            info.promised_seconds = float(stream.duration * stream.time_base)
-        info.bad_packets += _is_cut_wav(path)
+        info.promised_seconds = _promised_seconds(container, stream)
+        _check_length(path, info.promised_seconds)
+        info.breaks_off = _is_cut_wav(path)
         n_frames = 0
         try:
             for packet in container.demux(stream):
+                info.n_packets += 1
                 for frame in _decode_packet(packet, info):
                     n_frames += 1
-                    yield _checked_rate(path, frame, info), _to_mono(frame)
+                    _check_frame(path, frame)
+                    yield frame.sample_rate, _to_mono(frame)
         except av.FFmpegError:  # the container itself breaks off: what was decoded so far stands
-            info.bad_packets += 1
+            info.breaks_off = True
         if n_frames == 0:
             raise unreadable
+
+
+def _check_file(path: Path) -> None:
+    try:
+        is_file, n_bytes = path.is_file(), path.stat().st_size
+        path.open("rb").close()
+    except FileNotFoundError:
+        is_file, n_bytes = False, 0
+    except IsADirectoryError:
+        is_file = False
+    except OSError:
+        raise AudioError(f"{path.name} may not be read; check its name and permissions.") from None
+    if not is_file:
+        raise AudioError(f"There is no file called {path.name}.")
+    if n_bytes == 0:
+        raise AudioError(f"{path.name} is empty (0 bytes); record or save it again.")
+
+
+def _check_length(path: Path, seconds: float) -> None:
+    if seconds > MAX_SECONDS:
+        raise AudioError(f"{path.name} is longer than {MAX_SECONDS / 3600:.0f} hours; cut it into shorter parts.")
+
+
+def _promised_seconds(container: av.container.InputContainer, stream: av.AudioStream) -> float:
+    """Length by the header of a format that states it exactly; otherwise 0."""
+    if container.format.name not in _EXACT_HEADERS:
+        return 0.0
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
 
 
 def _is_cut_wav(path: Path) -> bool:
@@ -146,27 +176,27 @@ def _is_cut_wav(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(8)
     declared = int.from_bytes(head[4:8], "little")
-    # Programs that write to a pipe cannot know the size and put a huge number there.
-    return head[:4] == b"RIFF" and path.stat().st_size < declared + 8 < 0x7FFF_0000
+    # A missing pad byte is no cut, and programs that write to a pipe cannot know the size and put a huge number there.
+    return head[:4] == b"RIFF" and path.stat().st_size + 1 < declared + 8 < 0x7FFF_0000
 
 
 def _decode_packet(packet: av.Packet, info: SourceInfo) -> list[av.AudioFrame]:
     try:
         return packet.decode()
     except av.FFmpegError:  # one damaged packet, as in a truncated file: go on with the next
-        info.bad_packets += 1
+        info.n_damaged += 1
         return []
 
 
-def _checked_rate(path: Path, frame: av.AudioFrame, info: SourceInfo) -> int:
+def _check_frame(path: Path, frame: av.AudioFrame) -> None:
     low, high = SAMPLE_RATES_HZ
     if not low <= frame.sample_rate <= high or not 1 <= frame.layout.nb_channels <= MAX_CHANNELS:
         raise AudioError(
             f"{path.name} claims {frame.layout.nb_channels} channels at {frame.sample_rate} Hz; "
             f"1 to {MAX_CHANNELS} channels at {low} to {high} Hz can be read."
         )
-    info.sample_rate_hz = frame.sample_rate
-    return frame.sample_rate
+    if frame.format.name not in _SAMPLE_FORMATS:
+        raise AudioError(f"{path.name} has samples of an unusual kind ({frame.format.name}); save it as 16-bit WAV.")
 
 
 def _to_mono(frame: av.AudioFrame) -> np.ndarray:

@@ -189,10 +189,10 @@ class Detector:
 
 
 def pool_windows(scores: np.ndarray) -> float:
-    """The one rule that turns window scores (n,), log-odds, into the recording's score.
+    """The one rule that turns the scores (n,), log-odds, of the windows with a voice into the recording's score.
 
     Up to `STRETCH_WINDOWS` windows: their mean. Longer recordings: the larger of the mean over everything and the
-    best contiguous stretch of `STRETCH_WINDOWS` windows, so that a short fake passage inside a long real recording
+    best stretch of `STRETCH_WINDOWS` successive windows, so that a short fake passage inside a long real recording
     does not drown in the mean. Searching many stretches finds a suspicious one by chance, so the stretch pays
     `SEARCH_PENALTY` * log(number of separate stretches). A full union bound over independent stretches would be a
     factor of 1; neighbours in one recording share voice and channel, so half of it is charged.

@@ -27,7 +27,8 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         assert self.normalise in ("picture", "band"), self.normalise
         assert 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2
-        assert 0 < self.window_hop_seconds <= self.window_seconds
+        assert 0 < self.window_hop_seconds <= self.window_seconds and self.window_hop_samples > 0
+        assert self.hop_length > 0 and self.top_db > 0
 
     @property
     def window_samples(self) -> int:
@@ -36,11 +37,6 @@ class FeatureConfig:
     @property
     def window_hop_samples(self) -> int:
         return round(self.window_hop_seconds * self.sample_rate)
-
-    @property
-    def n_frames(self) -> int:
-        """Columns of one window's picture."""
-        return 1 + self.window_samples // self.hop_length
 
 
 class MelSpectrogram(nn.Module):

@@ -9,6 +9,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import httpx2
 import safetensors
 import safetensors.torch
 import timm
@@ -202,18 +203,22 @@ class SpoofClassifier(
             missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
             if missing:
                 raise CheckpointError(f"{' and '.join(missing)} is missing")
-            model = cls(**_read_config(folder / "config.json"))
+            model = cls(**_read_config(folder / "config.json")).eval()
             model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=True)
-        except safetensors.SafetensorError:
-            reason = "model.safetensors is damaged"
-        except json.JSONDecodeError:
-            reason = "config.json is damaged"
-        except (RuntimeError, TypeError, AssertionError):  # raised by torch and the constructors
-            reason = "its settings and weights do not fit together"
+            _try_out(model)
         except CheckpointError as error:
             reason = str(error)
+        except safetensors.SafetensorError:
+            reason = "model.safetensors is damaged"
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            reason = "config.json is damaged"
+        except OSError:
+            reason = "its files may not be read"
+        # Whatever torch, timm and the constructors say of values that do not fit.
+        except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, ArithmeticError, MemoryError):
+            reason = "its settings and weights do not fit together"
         else:
-            return model.eval()
+            return model
         raise CheckpointError(f"The checkpoint {name} cannot be used: {reason}.")
 
 
@@ -228,8 +233,22 @@ def log_odds(logits: torch.Tensor) -> torch.Tensor:
 
 def load_imagenet_weights(model: SpoofClassifier, backbone: str) -> None:
     """Start the backbone from timm's ImageNet weights (downloads them once; the stem is summed over RGB)."""
-    pretrained = timm.create_model(backbone, pretrained=True, in_chans=1, features_only=True, out_indices=(3, 4))
+    try:
+        pretrained = timm.create_model(backbone, pretrained=True, in_chans=1, features_only=True, out_indices=(3, 4))
+    except (OSError, httpx2.HTTPError):
+        raise CheckpointError(
+            f"The ImageNet weights of {backbone} cannot be fetched; go online once, or start from random weights "
+            "with --no-imagenet."
+        ) from None
     model.network.backbone.load_state_dict(pretrained.state_dict())
+
+
+def _try_out(model: SpoofClassifier) -> None:
+    """One window of faint noise must give a finite answer; raises CheckpointError."""
+    noise = 1e-3 * torch.randn(1, model.config.window_samples, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        if not torch.isfinite(model.calibrate(model.score(noise))).all():
+            raise CheckpointError("its weights are not finite numbers")
 
 
 def _download(hub_id: str) -> Path:
@@ -246,6 +265,8 @@ def _download(hub_id: str) -> Path:
         raise CheckpointError("there is no such folder here, and the Hub cannot be reached") from None
     except EntryNotFoundError:
         raise CheckpointError("that Hub model has no config.json or model.safetensors") from None
+    except (OSError, httpx2.HTTPError):  # refused, broken off midway, or no place to keep it
+        raise CheckpointError("the Hub refused it, or it could not be stored here") from None
     return Path(files[0]).parent
 
 
@@ -254,6 +275,8 @@ def _read_config(path: Path) -> dict:
     config = json.loads(path.read_text(encoding="utf-8"))
     _check_fields(config, {"features", "network", "backbone", "width", "dropout"}, "config.json")
     _check_fields(config["features"], {field.name for field in fields(FeatureConfig)}, "features in config.json")
+    if ":" in str(config["backbone"]):  # timm would fetch "hf-hub:..." from the network
+        raise CheckpointError("config.json names a backbone that is not timm's own")
     return {**config, "features": FeatureConfig(**config["features"])}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from safetensors.torch import load_file, save_file
 
 from deepfake_detector import AudioError, CheckpointError, Detector
 from deepfake_detector.audio import load_audio
@@ -16,8 +17,9 @@ from deepfake_detector.audio import load_audio
 from .conftest import VOICE, add_video, encode, tone
 
 
-def wav_header(data_bytes: int, rate: int = 16_000, channels: int = 1) -> bytes:
-    form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2, channels * 2, 16)
+def wav_header(data_bytes: int, rate: int = 16_000, channels: int = 1, bits: int = 16) -> bytes:
+    frame_bytes = channels * bits // 8
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * frame_bytes, frame_bytes, bits)
     sizes = min(data_bytes + 36, 2**32 - 1)
     return (
         b"RIFF"
@@ -30,16 +32,25 @@ def wav_header(data_bytes: int, rate: int = 16_000, channels: int = 1) -> bytes:
     )
 
 
+def ten_hours_of_header(folder: Path) -> Path:
+    """A FLAC of a second whose header promises ten hours (36 bits of sample count, at byte 21)."""
+    path = folder / "ten hours.flac"
+    soundfile.write(path, tone(1.0), 16_000)
+    data = bytearray(path.read_bytes())
+    data[22:26] = struct.pack(">I", 10 * 3600 * 16_000)
+    path.write_bytes(data)
+    return path
+
+
 def bad_files(folder: Path) -> dict[str, Path]:
     """Name of the fault -> a file that has it."""
-    files = {
-        name: folder / name for name in ("empty.wav", "text.wav", "noise.mp3", "playlist.mp3", "nan.wav", "inf.wav")
-    }
+    names = ("empty.wav", "text.wav", "noise.mp3", "playlist.mp3", "nan.wav", "inf.wav", "huge.wav")
+    files = {name: folder / name for name in names}
     files["empty.wav"].write_bytes(b"")
     files["text.wav"].write_text("Dear diary, this is not a recording.\n" * 50)
     files["noise.mp3"].write_bytes(np.random.default_rng(0).bytes(50_000))
     files["playlist.mp3"].write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{VOICE}\n#EXT-X-ENDLIST\n")
-    for name, value in (("nan.wav", np.nan), ("inf.wav", np.inf)):
+    for name, value in (("nan.wav", np.nan), ("inf.wav", np.inf), ("huge.wav", 1e25)):
         samples = tone(1.0)
         samples[5_000] = value
         soundfile.write(files[name], samples, 16_000, subtype="FLOAT")
@@ -49,6 +60,10 @@ def bad_files(folder: Path) -> dict[str, Path]:
     files["header only.wav"].write_bytes(wav_header(4_000_000_000))
     files["1 Hz.wav"] = folder / "1 Hz.wav"
     files["1 Hz.wav"].write_bytes(wav_header(4_000, rate=1) + bytes(4_000))
+    files["64 bit.wav"] = folder / "64 bit.wav"
+    files["64 bit.wav"].write_bytes(wav_header(16_000, bits=64) + bytes(16_000))
+    files["long name.wav"] = folder / ("n" * 300 + "long name.wav")
+    files["ten hours.flac"] = ten_hours_of_header(folder)
     files["silent film.mp4"] = add_video(folder / "silent film.mp4", None)
     files["nowhere.wav"] = folder / "nowhere.wav"
     files["a folder.wav"] = folder / "a folder.wav"
@@ -63,6 +78,10 @@ FAULTS = {
     "playlist.mp3": "is not a recording",
     "nan.wav": "not numbers",
     "inf.wav": "not numbers",
+    "huge.wav": "not numbers",
+    "64 bit.wav": "unusual kind",
+    "long name.wav": "may not be read",
+    "ten hours.flac": "longer than 4 hours",
     "short.wav": "at least 0.5 seconds",
     "header only.wav": "is not a recording",
     "1 Hz.wav": "1 Hz",
@@ -159,6 +178,16 @@ def break_checkpoint(folder: Path, fault: str) -> None:
             config.update(network="res-efficientcnn", backbone="no_such_net")
         case "other size":
             config.update(network="res-efficientcnn")
+        case "hub backbone":
+            config.update(network="res-efficientcnn", backbone="hf-hub:me/backbone")
+        case "wrong value":
+            config["dropout"] = 1.5
+        case "no hop":
+            config["features"]["hop_length"] = 0
+        case "weights not numbers":
+            tensors = load_file(weights)
+            tensors["network.head.weight"][:] = float("nan")
+            save_file(tensors, weights)
     if fault not in ("config missing", "config damaged"):
         (folder / "config.json").write_text(json.dumps(config))
 
@@ -175,6 +204,10 @@ BROKEN = {
     "wrong type": "do not fit",
     "backbone unknown": "do not fit",
     "other size": "do not fit",
+    "hub backbone": "not timm's own",
+    "wrong value": "do not fit",
+    "no hop": "do not fit",
+    "weights not numbers": "not finite",
 }
 
 
