@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from deepfake_detector.audio import AudioError
-from deepfake_detector.card import model_card
+from deepfake_detector.card import model_card, summarise
 from deepfake_detector.data.augment import AugmentConfig, Noises
-from deepfake_detector.data.manifest import DataError, of_split, read_clips
+from deepfake_detector.data.manifest import DataError, check_clips, of_split, read_clips
 from deepfake_detector.detector import Detector
 from deepfake_detector.features import FeatureConfig
-from deepfake_detector.model import load_imagenet_weights
+from deepfake_detector.model import CheckpointError, load_imagenet_weights
 from deepfake_detector.training import Run, TrainConfig, TrainingError, report
 
 FEATURES = FeatureConfig(
@@ -80,14 +80,17 @@ def main() -> None:
     config = chosen_config(args)
     clips = read_clips(args.data)
     noises = Noises(args.noise, config.features.sample_rate) if args.noise else None
-    device = args.device or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    device = chosen_device(args.device)
     print(f"{len(of_split(clips, 'train'))} clips to train on, {len(of_split(clips, 'dev'))} to select on, on {device}")
 
     run = Run(config, clips, noises, args.output, device)
+    starts_from_imagenet = args.imagenet and config.network == "res-efficientcnn"
     if args.resume:
         run.resume()
-    elif args.imagenet and config.network == "res-efficientcnn":
-        load_imagenet_weights(run.model, config.backbone)
+    else:
+        check_clips(clips, config.features.sample_rate)
+        if starts_from_imagenet:
+            load_imagenet_weights(run.model, config.backbone)
     run.fit(args.workers)
 
     best = args.output / "best"
@@ -97,12 +100,14 @@ def main() -> None:
         "network": config.network,
         "epochs": config.epochs,
         "seed": config.seed,
-        "imagenet": args.imagenet,
-        "n_train": len(of_split(clips, "train")),
+        "imagenet": starts_from_imagenet,
+        "license": args.license,
+        "data": summarise(clips),
         "window_seconds": config.features.window_seconds,
     }
     (best / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (best / "README.md").write_text(model_card(figures, command=shlex.join(["python", *sys.argv])), encoding="utf-8")
+    command = shlex.join(["python", *(word for word in sys.argv if word != "--resume")])
+    (best / "README.md").write_text(model_card(figures, command), encoding="utf-8")
     print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {best}")
 
 
@@ -114,13 +119,35 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", choices=RECIPES, default="default")
     parser.add_argument("--noise", type=Path, help="CSV of path,kind with noises and room responses (kind rir)")
     parser.add_argument("--network", choices=("res-efficientcnn", "basic-cnn"))
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--epochs", type=positive)
+    parser.add_argument("--seed", type=natural)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: the best there is")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that load audio")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("--license", default="other", help="licence of the weights, for the card, e.g. cc-by-nc-4.0")
     parser.add_argument("--no-imagenet", dest="imagenet", action="store_false", help="start from random weights")
     return parser.parse_args()
+
+
+def chosen_device(name: str | None) -> str:
+    """The named device, or the best there is; raises TrainingError if it cannot be used here."""
+    if name is None:
+        return str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):  # torch's two ways to refuse a device
+        raise TrainingError(f"The device {name} cannot be used on this machine.") from None
+    return name
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def natural(text: str) -> int:
+    return positive(text) if text != "0" else 0
 
 
 def chosen_config(args: argparse.Namespace) -> TrainConfig:
@@ -131,5 +158,5 @@ def chosen_config(args: argparse.Namespace) -> TrainConfig:
 if __name__ == "__main__":
     try:
         main()
-    except (DataError, TrainingError, AudioError) as error:
+    except (DataError, TrainingError, AudioError, CheckpointError) as error:
         sys.exit(str(error))

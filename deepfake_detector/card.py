@@ -1,7 +1,12 @@
 """The model card: what a checkpoint is, how it was made, how often it is wrong. Written beside the weights."""
 
+from collections import Counter
+
+from .data.manifest import Clip
+from .model import BONAFIDE, SPOOF
+
 CARD = """---
-license: cc-by-nc-4.0
+license: {license}
 library_name: deepfake-detector
 pipeline_tag: audio-classification
 tags:
@@ -24,8 +29,8 @@ Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
 
 ## How often it is right
 
-Whole recordings of the dev part of the training data, judged as a user's are. Its systems, pages and speakers are not in the
-training part, but it chose the epoch, the calibration and the bounds, so expect somewhat worse elsewhere.
+Whole recordings of the dev split, judged as a user's are. This split also chose the epoch, the calibration and the bounds, so
+expect somewhat worse elsewhere.
 
 | dev, {clips} clips | |
 |---|---|
@@ -56,18 +61,17 @@ Per corpus of ten clips or more, at 0.5:
 {command}
 ```
 
-{n_train} clips to train on: speech from public demo pages and corpora (read, emotional, spontaneous and phone speech; about 250
-synthesis systems of 2017 to 2025: text-to-speech, voice conversion, vocoders, neural codecs). Vocoded copies of the bona fide
-clips are extra spoofs. Augmentation: equaliser, rooms, noise and music, overdrive, band limits, MP3, Vorbis, Opus and G.711.
-Started from {start}; {epochs} epochs, seed {seed}, the averaged weights of the epoch with the best dev EER.
+{data}
+
+Vocoded copies of the bona fide clips are extra spoofs. Augmentation: equaliser, rooms, noise and music, overdrive, band
+limits, MP3, Vorbis, Opus and G.711. Started from {start}; {epochs} epochs, seed {seed}, the averaged weights of the epoch with
+the best dev EER.
 
 ## Use and misuse
 
 For hearing more closely and for teaching. It cannot prove anything: a voice machine made after it may fool it, and phones,
 noise, music and strong processing can make a real voice look artificial. Never use it alone to accuse a person, to admit or
-refuse evidence, or to decide about anybody. It has heard mostly English; other languages and children's voices are less sure.
-
-The weights are under CC BY-NC 4.0, because some of the speech is for non-commercial use; the code is under Apache-2.0.
+refuse evidence, or to decide about anybody.
 """
 
 
@@ -88,10 +92,38 @@ def model_card(figures: dict, command: str) -> str:
             for name, row in figures["per_corpus"].items()
         ),
         command=command,
+        data=_data_table(settings["data"]),
+        license=settings["license"],
         **{name: _percent(figures[name]) for name in (*percents, "wrong_when_fake", "wrong_when_real")},
         **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
-        **{name: settings[name] for name in ("epochs", "seed", "n_train")},
+        **{name: settings[name] for name in ("epochs", "seed")},
     )
+
+
+def summarise(clips: list[Clip]) -> dict:
+    """What a data set is made of, per split: clips, corpora, systems and the families of synthesis."""
+    summary = {}
+    for split in dict.fromkeys(clip.split for clip in clips):
+        bonafide = [clip for clip in clips if clip.split == split and clip.label == BONAFIDE]
+        spoofed = [clip for clip in clips if clip.split == split and clip.label == SPOOF]
+        summary[split] = {
+            "bonafide": len(bonafide),
+            "corpora": len({clip.corpus for clip in bonafide}),
+            "spoofed": len(spoofed),
+            "systems": len({clip.system for clip in spoofed}),
+            "families": dict(Counter(clip.family for clip in spoofed).most_common()),
+        }
+    return summary
+
+
+def _data_table(summary: dict) -> str:
+    lines = ["| split | bona fide | of corpora | spoofed | by systems | families |", "|---|---|---|---|---|---|"]
+    for split, row in summary.items():
+        families = ", ".join(f"{name} {count}" for name, count in row["families"].items())
+        lines.append(
+            f"| {split} | {row['bonafide']} | {row['corpora']} | {row['spoofed']} | {row['systems']} | {families} |"
+        )
+    return "\n".join(lines)
 
 
 def _row(name: str, row: dict, columns: tuple[str, ...]) -> str:

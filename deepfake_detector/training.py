@@ -1,9 +1,11 @@
 """The training loop: fit, evaluate on whole recordings, and checkpoints that survive a kill."""
 
 import csv
+import hashlib
 import json
 import math
 import os
+import pickle
 import signal
 import time
 from collections import defaultdict
@@ -112,9 +114,12 @@ class Run:
         self.best_eer = float("inf")
         self.loss_sum = 0.0
         self.log: list[dict] = []  # a row an epoch; metrics.csv
+        self.data_digest = _digest(clips, noises)
 
     def fit(self, n_workers: int) -> None:
         """Train from wherever the run stands to its last epoch; Ctrl-C stops after the step and saves."""
+        if self.epoch == self.step == 0 and (self.output / STATE_FILE).is_file():
+            raise TrainingError(f"{self.output} holds a run already; go on with --resume, or choose another folder.")
         self.output.mkdir(parents=True, exist_ok=True)
         with _stop_on_interrupt() as stop:
             while self.epoch < self.config.epochs:
@@ -215,6 +220,7 @@ class Run:
             "loss_sum": self.loss_sum,
             "best_eer": self.best_eer,
             "log": self.log,
+            "data_digest": self.data_digest,
             "config": json.dumps(asdict(self.config)),
         }
         self.output.mkdir(parents=True, exist_ok=True)
@@ -227,11 +233,16 @@ class Run:
         path = self.output / STATE_FILE
         if not path.is_file():
             raise TrainingError(f"There is no run to resume in {self.output}.")
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError):
+            raise TrainingError(f"{path} is damaged; start again in another folder.") from None
         told = json.loads(json.dumps(asdict(self.config)))
         differing = [key for key, value in json.loads(state["config"]).items() if told.get(key) != value]
         if differing:
             raise TrainingError(f"The run in {self.output} had other settings: {', '.join(differing)}.")
+        if state["data_digest"] != self.data_digest:
+            raise TrainingError(f"The run in {self.output} had other clips or noises.")
         self.model.load_state_dict(state["model"])
         self.source_head.load_state_dict(state["source_head"])
         self.ema.load_state_dict(state["ema"])
@@ -266,15 +277,21 @@ def score_clips(detector: Detector, clips: list[Clip]) -> Scores:
             values.append(verdict.score)
     if faults:
         raise TrainingError("\n  ".join([f"{len(faults)} files cannot be judged:", *faults]))
+    if len({clip.label for clip in judged}) < 2:
+        raise TrainingError("One class has no clip with a voice in it, so that nothing can be measured.")
     return Scores(judged, np.array([clip.label for clip in judged]), np.array(values), unjudged)
 
 
 def calibrate(classifier: SpoofClassifier, scores: Scores) -> None:
     """Fit calibration and the bounds of "can't tell" on dev scores, into the classifier's buffers."""
-    scale, offset = fit_calibration(scores.labels, scores.values)
-    probabilities = 1 / (1 + np.exp(-(scale * scores.values + offset)))
-    classifier.calibration.copy_(torch.tensor([scale, offset]))
-    classifier.bounds.copy_(torch.tensor(fit_bounds(scores.labels, probabilities)))
+    classifier.calibration.copy_(torch.tensor(fit_calibration(scores.labels, scores.values)))
+    classifier.bounds.copy_(torch.tensor(fit_bounds(scores.labels, calibrated(classifier, scores.values))))
+
+
+def calibrated(classifier: SpoofClassifier, scores: np.ndarray) -> np.ndarray:
+    """Scores (n,) -> probabilities of spoof (n,), as the classifier's own calibration has it."""
+    on_device = torch.tensor(scores, dtype=torch.float32, device=classifier.calibration.device)
+    return classifier.calibrate(on_device).double().cpu().numpy()
 
 
 def save_checkpoint(classifier: SpoofClassifier, folder: Path) -> None:
@@ -292,7 +309,7 @@ def report(detector: Detector, clips: list[Clip]) -> dict:
     """Every figure of the card, on whole recordings: overall, per family and per corpus."""
     scores = score_clips(detector, clips)
     model = detector.model
-    probabilities = model.calibrate(torch.from_numpy(scores.values)).numpy()
+    probabilities = calibrated(model, scores.values)
     real_below, fake_above = (float(bound) for bound in model.bounds)
     undecided = (probabilities >= real_below) & (probabilities < fake_above)
     spoofed, bonafide = scores.labels == 1, scores.labels == 0
@@ -344,6 +361,13 @@ def _corpus_row(labels: np.ndarray, probabilities: np.ndarray) -> dict:
 
 def _share(flags: np.ndarray) -> float | None:
     return float(np.mean(flags)) if len(flags) else None
+
+
+def _digest(clips: list[Clip], noises: Noises | None) -> str:
+    """Tells two data sets apart: names, labels and splits in order, and how much noise there is."""
+    parts = [f"{clip.path.name} {clip.label} {clip.split} {clip.system} {clip.corpus}" for clip in clips]
+    parts += [str(len(noise)) for noise in (noises.noises + noises.rooms if noises else [])]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _warm_ema(decay: float):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
 from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_window
-from deepfake_detector.data.manifest import Clip, DataError, of_split, read_clips
+from deepfake_detector.data.manifest import Clip, DataError, check_clips, of_split, read_clips
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
 
@@ -46,15 +47,28 @@ def test_csv_with_splits(tmp_path: Path) -> None:
     assert [c.system for c in of_split(clips, "train")] == ["human", "tts1"]
 
 
-def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
-    (tmp_path / "set.csv").write_text("path,label\na.wav,real\nb.wav,fake\n")
-    with pytest.raises(DataError) as caught:
-        read_clips([tmp_path / "set.csv"])
-    assert "2 of 2" in str(caught.value) and "a.wav" in str(caught.value) and "b.wav" in str(caught.value)
+def test_every_wrong_row_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "set.csv").write_text("path,label,split\na.wav,maybe,train\nb.wav,fake,later\nc.wav,fake,dev\n")
     with pytest.raises(DataError) as caught:
         read_clips([tmp_path / "set.csv"])
     assert "line 2" in str(caught.value) and "line 3" in str(caught.value) and "line 4" not in str(caught.value)
+
+
+def test_every_unreadable_file_is_named_at_once(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["good.wav"])
+    (tmp_path / "text.wav").write_text("not a recording")
+    (tmp_path / "set.csv").write_text(
+        "\ufeffpath,label\ngood.wav,real\ntext.wav,fake\nlost.wav,fake\n", encoding="utf-8"
+    )
+    with pytest.raises(DataError, match="2 of 3") as caught:
+        check_clips(read_clips([tmp_path / "set.csv"]), 16_000)
+    assert all(name in str(caught.value) for name in ("text.wav", "lost.wav")) and "good.wav" not in str(caught.value)
+
+
+def test_copies_of_one_recording_share_a_group(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["real/anna/1.wav", "fake/anna/1.flac", "fake/ben/1.wav"])
+    groups = {clip.path.relative_to(tmp_path).as_posix(): clip.group for clip in read_clips([tmp_path])}
+    assert groups["real/anna/1.wav"] == groups["fake/anna/1.flac"] == "anna/1" != groups["fake/ben/1.wav"]
 
 
 @pytest.mark.parametrize("names", [("real", "fake"), ("bonafide", "spoof")])
@@ -112,7 +126,18 @@ def test_resumed_epoch_draws_the_rest_of_the_same_list() -> None:
     assert list(whole) != list(rest)
 
 
-def test_item_is_the_same_in_every_process(tmp_path: Path, voice: np.ndarray) -> None:
+def test_items_are_the_same_in_every_process(tmp_path: Path, voice: np.ndarray) -> None:
+    soundfile.write(tmp_path / "x.wav", voice, 16_000)
+    clips = [clip(label, path=str(tmp_path / "x.wav")) for label in (BONAFIDE, SPOOF)]
+    dataset = TrainingWindows(clips, 16_000, 16_000, ALWAYS, None)
+    loads = [
+        list(DataLoader(dataset, batch_sampler=BalancedBatches(clips, 4, 1, seed=0), num_workers=workers))
+        for workers in (0, 2)
+    ]
+    assert all(torch.equal(a, b) for one, two in zip(*loads, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_item_follows_its_draw(tmp_path: Path, voice: np.ndarray) -> None:
     soundfile.write(tmp_path / "x.wav", voice, 16_000)
     dataset = TrainingWindows([clip(BONAFIDE, path=str(tmp_path / "x.wav"))], 16_000, 16_000, ALWAYS, None)
     first, again, other = dataset[0, 7, False], dataset[0, 7, False], dataset[0, 8, False]
@@ -138,6 +163,14 @@ def test_no_augmentation_changes_the_level_only(voice: np.ndarray) -> None:
     out = augment(voice, 16_000, NEVER, None, np.random.default_rng(0))
     assert np.abs(out).max() == pytest.approx(10 ** (-6 / 20), rel=1e-3)
     assert np.corrcoef(out, voice)[0, 1] > 0.9999
+
+
+def test_noise_comes_from_anywhere_in_its_file(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "ramp.wav", np.linspace(0, 0.9, 160_000), 16_000, subtype="FLOAT")
+    (tmp_path / "noise.csv").write_text("path,kind\nramp.wav,noise\n")
+    noises = Noises(tmp_path / "noise.csv", 16_000)
+    drawn = [steps._draw_noise(16_000, noises, np.random.default_rng(seed)) for seed in range(60)]
+    assert max(noise.max() for noise in drawn if noise.min() >= 0) > 0.8
 
 
 def test_noise_has_the_ratio_it_says() -> None:

@@ -73,6 +73,13 @@ def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> N
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+def assert_same_weights(one: Path, other: Path) -> None:
+    expected, resumed = (load_file(folder / "best" / "model.safetensors") for folder in (one, other))
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+
+
 def test_killed_run_ends_with_the_same_weights(finished: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     process = train(data, output)
@@ -85,26 +92,33 @@ def test_killed_run_ends_with_the_same_weights(finished: Path, data: Path, tmp_p
     done = torch.load(output / STATE_FILE, weights_only=True)["epoch"]
     assert done < 2
     wait(train(data, output, "--resume"))
-    expected, resumed = (load_file(folder / "best" / "model.safetensors") for folder in (finished, output))
-    assert expected.keys() == resumed.keys()
-    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert_same_weights(finished, output)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(finished: Path, data: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_rest_of_the_epoch_is_the_same(finished: Path, data: Path, tmp_path: Path) -> None:
+    """Stopped in the middle of an epoch, with worker processes; then taken up without them."""
     output = tmp_path / "stopped"
-    process = train(data, output, "--epochs", "200")
-    while not (output / STATE_FILE).is_file():
-        time.sleep(0.05)
-        assert process.poll() is None
+    process = train(data, output, "--workers", "1", start_new_session=True)
+    for line in iter(process.stderr.readline, ""):
+        if "epoch 1/2" in line:  # the progress bar of the first epoch is there, so its loop is running
+            break
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "--resume" in errors and "Traceback" not in errors
-    assert torch.load(output / STATE_FILE, weights_only=True)["epoch"] >= 1
+    state = torch.load(output / STATE_FILE, weights_only=True)
+    assert (state["epoch"], state["step"]) < (2, 0)
+    wait(train(data, output, "--resume"))
+    assert_same_weights(finished, output)
 
 
 @pytest.mark.parametrize(
     ("more", "sentence"),
-    [(("--resume",), "no run to resume"), (("--data", "nowhere"), "no data set at nowhere")],
+    [
+        (("--resume",), "no run to resume"),
+        (("--data", "nowhere"), "no data set at nowhere"),
+        (("--noise", "nowhere.csv"), "no noise listing"),
+        (("--device", "abacus"), "device abacus cannot be used"),
+    ],
 )
 def test_wrong_call_is_one_sentence(data: Path, tmp_path: Path, more: tuple[str, ...], sentence: str) -> None:
     process = train(data, tmp_path / "none", *more)
@@ -116,6 +130,20 @@ def test_other_settings_are_not_resumed(finished: Path, data: Path) -> None:
     process = train(data, finished, "--resume", "--seed", "9")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "other settings: seed" in errors
+
+
+def test_a_run_is_not_overwritten(finished: Path, data: Path) -> None:
+    process = train(data, finished)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "holds a run already" in errors
+
+
+def test_other_data_are_not_resumed(finished: Path, data: Path, tmp_path: Path) -> None:
+    rows = (data / "manifest.csv").read_text().splitlines()
+    (data / "fewer.csv").write_text("\n".join(rows[:1] + rows[3:]))
+    process = train(data / "fewer.csv", finished, "--resume")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "other clips" in errors
 
 
 def test_spec_augment_blanks_one_band_and_one_stretch() -> None:

@@ -11,14 +11,14 @@ PROTOCOLS = {
 
 
 def read_protocols(archive: Path) -> list[dict]:
-    """Every trial of the protocols that are there, as rows with path, label, split, group (speaker) and system.
+    """Every trial of the partitions that are unpacked, as rows with path, label, split, group (speaker) and system.
 
     A protocol line is `speaker utterance - attack key`, key being bonafide or spoof.
     """
     rows = []
     for split, name in PROTOCOLS.items():
         protocol = archive / PROTOCOL_FOLDER / name
-        if not protocol.is_file():
+        if not protocol.is_file() or not (archive / f"ASVspoof2019_LA_{split}").is_dir():
             continue
         for line in protocol.read_text(encoding="utf-8").splitlines():
             speaker, utterance, _, attack, key = line.split()

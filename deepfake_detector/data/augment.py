@@ -40,15 +40,17 @@ class Noises:
     def __init__(self, listing: Path, sample_rate: int) -> None:
         self.noises: list[np.ndarray] = []
         self.rooms: list[np.ndarray] = []
-        with open(listing, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get("seconds") and float(row["seconds"]) < MIN_SECONDS:
-                    continue  # a click; listed lengths keep a damaged file from passing as a short one
-                try:
-                    samples = load_audio(listing.parent / row["path"], sample_rate)
-                except AudioError as error:
-                    raise AudioError(f"Noise file unusable: {error}") from None
-                (self.rooms if row["kind"] == "rir" else self.noises).append(samples)
+        if not listing.is_file():
+            raise AudioError(f"There is no noise listing at {listing}.")
+        with open(listing, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or not {"path", "kind"} <= rows[0].keys():
+            raise AudioError(f"{listing} needs a header with the columns path,kind and at least one row.")
+        for row in rows:
+            if row.get("seconds") and float(row["seconds"]) < MIN_SECONDS:
+                continue  # a click; listed lengths keep a damaged file from passing as a short one
+            samples = load_audio(listing.parent / row["path"], sample_rate)
+            (self.rooms if row["kind"] == "rir" else self.noises).append(samples)
 
 
 def augment(
@@ -127,7 +129,7 @@ def through_codec(samples: np.ndarray, sample_rate: int, rng: np.random.Generato
 def _draw_noise(n_samples: int, noises: Noises | None, rng: np.random.Generator) -> np.ndarray:
     """A stretch of a listed noise, or coloured noise if there is none or by a coin's chance."""
     if noises and noises.noises and rng.random() < 0.75:
-        noise = np.resize(noises.noises[rng.integers(len(noises.noises))], max(n_samples, 1))
-        return np.roll(noise, rng.integers(n_samples))
+        noise = noises.noises[rng.integers(len(noises.noises))]
+        return noise.take(np.arange(n_samples) + rng.integers(len(noise)), mode="wrap")
     spectrum = np.fft.rfft(rng.standard_normal(n_samples))
     return np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 1) ** rng.uniform(0.0, 0.5), n_samples)
