@@ -4,12 +4,17 @@ python app.py serves on GRADIO_SERVER_PORT or 7860; DETECTOR_MODEL picks another
 """
 
 import os
+import signal
 import sys
+import tempfile
 from html import escape
 
 # Before gradio and huggingface_hub are imported, because they read these only then.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# A folder of this process alone: Gradio's own is shared by all users of a machine, and is never emptied.
+UPLOADS = tempfile.TemporaryDirectory(prefix="voice-check-", ignore_cleanup_errors=True)
+os.environ.setdefault("GRADIO_TEMP_DIR", UPLOADS.name)
 
 try:  # on ZeroGPU hardware, and only there, this package must come before torch
     import spaces
@@ -32,6 +37,8 @@ EXAMPLES = (  # the human voices come with the gradio package; the others were m
     (str(ASSETS / "espeak_man_vocoded.flac"), "A robot voice, vocoded"),
     (str(ASSETS / "espeak_german.flac"), "A robot voice in German"),
 )
+# Gradio knows a file by its name's ending and takes these for neither sound nor film.
+UPLOAD_TYPES = ["audio", "video", ".caf", ".mka", ".m4b", ".w64", ".mts", ".ts", ".amr", ".wma"]
 HEADLINES = {
     "real": "Sounds like a real person",
     "fake": "Sounds like a machine",
@@ -101,7 +108,7 @@ def build_page(detector: Detector) -> gr.Blocks:
                     buttons=[],
                     elem_id="clip",
                 )
-                video = gr.UploadButton("Choose a video or phone memo", file_types=["audio", "video"], elem_id="video")
+                video = gr.UploadButton("Choose a video or phone memo", file_types=UPLOAD_TYPES, elem_id="video")
                 check = gr.Button("Check this voice", variant="primary", elem_id="check")
                 gr.Examples(
                     [[path] for path, _ in EXAMPLES],
@@ -179,6 +186,7 @@ def _card(body: str, colour: str) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a polite kill also deletes the uploads
     try:
         page = build_page(load_detector())
     except CheckpointError as error:
