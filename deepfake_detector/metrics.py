@@ -1,26 +1,73 @@
 """Figures of merit. Scores are larger = more spoof; labels are 0 bona fide, 1 spoof."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
-def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """EER (0..1) and its threshold, as the ASVspoof challenge computes it.
+def error_rates(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Miss rates (bona fide called fake), false-alarm rates (spoof called real) and their thresholds, each (n + 1,).
 
-    Scores are sorted ascending (stable); the operating point with the smallest |miss rate - false-alarm rate| counts,
-    with the mean of the two rates; no interpolation. Raises ValueError unless both classes are present.
+    Operating point i calls the i highest scores fake. Raises ValueError unless both classes are present.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     n_spoof, n_bonafide = int((labels == 1).sum()), int((labels == 0).sum())
     if not n_spoof or not n_bonafide:
         raise ValueError("The EER needs bona fide and spoofed clips.")
-    # The challenge ranks by "more bona fide", so that its ties and thresholds come out the same.
+    # The challenge ranks by "more bona fide", ascending and stable, so that its ties come out the same.
     order = np.argsort(-scores, kind="stable")
     is_bonafide = labels[order] == 0
-    miss = np.concatenate(([0.0], np.cumsum(is_bonafide) / n_bonafide))  # bona fide called fake
-    false_alarm = np.concatenate(([1.0], 1.0 - np.cumsum(~is_bonafide) / n_spoof))  # spoof called real
+    miss = np.concatenate(([0.0], np.cumsum(is_bonafide) / n_bonafide))
+    false_alarm = np.concatenate(([1.0], 1.0 - np.cumsum(~is_bonafide) / n_spoof))
+    return miss, false_alarm, np.concatenate((scores[order][:1], scores[order]))
+
+
+def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """EER (0..1) and its threshold, as the ASVspoof challenge computes it.
+
+    The operating point with the smallest |miss rate - false-alarm rate| counts, with the mean of the two rates; no
+    interpolation. Raises ValueError unless both classes are present.
+    """
+    miss, false_alarm, thresholds = error_rates(labels, scores)
     best = int(np.argmin(np.abs(miss - false_alarm)))
-    threshold = scores[order][max(best - 1, 0)]
-    return float((miss[best] + false_alarm[best]) / 2), float(threshold)
+    return float((miss[best] + false_alarm[best]) / 2), float(thresholds[best])
+
+
+@dataclass(frozen=True)
+class AsvErrors:
+    """Error rates (0..1) of the speaker-verification system behind the countermeasure, at its own EER threshold."""
+
+    false_alarm: float  # non-targets accepted
+    miss: float  # targets refused
+    miss_spoof: float  # spoofs refused
+
+    @classmethod
+    def from_scores(cls, target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray) -> "AsvErrors":
+        """From the organisers' scores (larger = more like the target speaker)."""
+        labels = np.r_[np.zeros(len(target)), np.ones(len(nontarget))]
+        _, negated_threshold = equal_error_rate(labels, -np.r_[target, nontarget])
+        threshold = -negated_threshold
+        return cls(
+            float((nontarget >= threshold).mean()),
+            float((target < threshold).mean()),
+            float((spoof < threshold).mean()),
+        )
+
+
+def min_tdcf(labels: np.ndarray, scores: np.ndarray, asv: AsvErrors) -> float:
+    """Normalised minimum tandem detection cost, legacy cost model of ASVspoof 2019 (Kinnunen et al. 2018, eq. 10).
+
+    Priors: spoof 0.05, target 0.95 * 0.99, non-target 0.95 * 0.01. Costs: ASV miss 1, ASV false alarm 10,
+    countermeasure miss 1, countermeasure false alarm 10.
+    """
+    p_spoof, p_target, p_nontarget = 0.05, 0.95 * 0.99, 0.95 * 0.01
+    cost_miss = p_target * (1 - 1 * asv.miss) - p_nontarget * 10 * asv.false_alarm
+    cost_false_alarm = 10 * p_spoof * (1 - asv.miss_spoof)
+    if cost_miss <= 0 or cost_false_alarm <= 0:
+        raise ValueError("The speaker-verification scores are no better than chance, so the t-DCF is not defined.")
+    miss, false_alarm, _ = error_rates(labels, scores)
+    cost = cost_miss * miss + cost_false_alarm * false_alarm
+    return float(cost.min() / min(cost_miss, cost_false_alarm))
 
 
 def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:

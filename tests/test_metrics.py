@@ -7,11 +7,13 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from deepfake_detector.metrics import (
+    AsvErrors,
     balanced_accuracy,
     equal_error_rate,
     expected_calibration_error,
     fit_bounds,
     fit_calibration,
+    min_tdcf,
 )
 
 from .conftest import ROOT
@@ -41,15 +43,35 @@ def test_eer_equals_the_roc_curve(seed: int) -> None:
     assert (scores[labels == 0] > threshold).mean() == pytest.approx(eer, abs=5e-3)
 
 
-def test_eer_of_a_published_system() -> None:
-    path = ROOT.parent / "shared" / "metric_reference" / "la_eval_cm_scores.txt.gz"
+def read_reference(name: str) -> list[list[str]]:
+    path = ROOT.parent / "shared" / "metric_reference" / name
     if not path.is_file():
-        pytest.skip("needs the published score file in ../shared")
+        pytest.skip("needs the published score files in ../shared")
     with gzip.open(path, "rt") as file:
-        rows = [line.split() for line in file]
+        return [line.split() for line in file]
+
+
+def test_eer_and_tdcf_of_a_published_system() -> None:
+    rows = read_reference("la_eval_cm_scores.txt.gz")
     labels = np.array([int(row[-2] == "spoof") for row in rows])
-    eer, _ = equal_error_rate(labels, -np.array([float(row[-1]) for row in rows]))
-    assert 100 * eer == pytest.approx(1.0601, abs=5e-5)
+    scores = -np.array([float(row[-1]) for row in rows])  # the challenge scores "more bona fide"
+    asv = {kind: [] for kind in ("target", "nontarget", "spoof")}
+    for _, kind, score in read_reference("la_eval_asv_scores.txt.gz"):
+        asv[kind].append(float(score))
+    errors = AsvErrors.from_scores(*(np.array(asv[kind]) for kind in ("target", "nontarget", "spoof")))
+    assert errors.false_alarm == pytest.approx(0.024604675, abs=1e-6)
+    assert errors.miss == pytest.approx(0.024581006, abs=2e-4)
+    assert errors.miss_spoof == pytest.approx(0.239347547, abs=2e-4)
+    assert 100 * equal_error_rate(labels, scores)[0] == pytest.approx(1.0601, abs=5e-5)
+    assert min_tdcf(labels, scores, errors) == pytest.approx(0.0335, abs=5e-5)
+
+
+def test_tdcf_of_a_perfect_and_a_useless_countermeasure() -> None:
+    asv, labels = AsvErrors(false_alarm=0.02, miss=0.02, miss_spoof=0.25), np.array([0, 1] * 20)
+    assert min_tdcf(labels, labels, asv) == 0.0
+    assert min_tdcf(labels, np.zeros(40), asv) == pytest.approx(1.0, abs=0.06)
+    with pytest.raises(ValueError, match="chance"):
+        min_tdcf(labels, labels, AsvErrors(false_alarm=1.0, miss=1.0, miss_spoof=0.0))
 
 
 def test_eer_needs_both_classes() -> None:
