@@ -47,7 +47,7 @@ HEADLINES = {
 }
 INTRO = """# Is this voice real?
 Record a voice or choose a file. You see in a moment whether it sounds like a person or like a machine, and which part
-gave it away. Nothing leaves this computer's server: the clip is judged there and deleted within the hour."""
+gave it away. The clip is judged by the machine that runs this page, goes nowhere else, and is deleted within the hour."""
 LIMITS = """### What this cannot prove
 The detector has learnt from many voices and many voice machines, but it can be wrong, and a voice machine made after it
 may fool it. **"Real" does not mean true**: a real voice can be cut, rearranged or speak under pressure. **"Fake" does not
