@@ -82,7 +82,6 @@ def model_card(figures: dict, command: str) -> str:
     return CARD.format(
         network={"res-efficientcnn": "RES-EfficientCNN", "basic-cnn": "Basic CNN"}[settings["network"]],
         window_seconds=settings["window_seconds"],
-        start="timm's ImageNet weights" if settings["imagenet"] else "random weights",
         ece=figures["expected_calibration_error"],
         family_rows="\n".join(
             _row(name, row, ("clips", "eer", "called_real")) for name, row in figures["per_family"].items()
@@ -96,7 +95,7 @@ def model_card(figures: dict, command: str) -> str:
         license=settings["license"],
         **{name: _percent(figures[name]) for name in (*percents, "wrong_when_fake", "wrong_when_real")},
         **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
-        **{name: settings[name] for name in ("epochs", "seed")},
+        **{name: settings[name] for name in ("epochs", "seed", "start")},
     )
 
 

@@ -116,6 +116,14 @@ class Run:
         self.log: list[dict] = []  # a row an epoch; metrics.csv
         self.data_digest = _digest(clips, noises)
 
+    def start_from(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint; raises TrainingError if it is of another network or front end."""
+        weights = SpoofClassifier.load(checkpoint).state_dict()
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError:
+            raise TrainingError(f"{checkpoint} is a checkpoint of another network or front end.") from None
+
     def fit(self, n_workers: int) -> None:
         """Train from wherever the run stands to its last epoch; Ctrl-C stops after the step and saves."""
         if self.epoch == self.step == 0 and (self.output / STATE_FILE).is_file():

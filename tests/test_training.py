@@ -73,6 +73,15 @@ def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> N
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+def test_finetuning_starts_from_a_checkpoint(finished: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "tuned"
+    wait(train(data, output, "--init", str(finished / "best"), "--recipe", "finetune", "--epochs", "1"))
+    assert f"Started from {finished / 'best'}" in (output / "best" / "README.md").read_text()
+    process = train(data, tmp_path / "other", "--init", str(finished / "best"), "--network", "res-efficientcnn")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "another network" in errors
+
+
 def assert_same_weights(one: Path, other: Path) -> None:
     expected, resumed = (load_file(folder / "best" / "model.safetensors") for folder in (one, other))
     assert expected.keys() == resumed.keys()
