@@ -157,7 +157,7 @@ def zones(verdict: Verdict) -> str:
 def explanation(verdict: Verdict, percent: int) -> str:
     """One or two plain sentences for somebody who has never heard of a spectrogram."""
     if verdict.label == "can't tell":
-        sure = f"Our best guess is <b>{percent} %</b> machine. That is too close to call, so we don't."
+        sure = f"Our best guess is <b>{percent} %</b> machine. That is not sure enough for an answer."
     else:
         share = percent if verdict.label == "fake" else 100 - percent
         who = "a machine made this voice" if verdict.label == "fake" else "a person spoke this"

@@ -60,7 +60,7 @@ RECIPES = {
         epochs=36,
         crop_seconds=2.0,
         batch_size=32,
-        copies_per_batch=6,
+        copies_per_batch=2,
         learning_rate=1e-3,
         weight_decay=0.05,
         warmup_share=0.03,
@@ -68,15 +68,12 @@ RECIPES = {
         evaluate_every=4,
         label_smoothing=0.05,
         source_weight=0.5,
+        max_wrong_share=0.1,
         mask_mels=16,
         mask_frames=24,
         seed=0,
     ),
 }
-
-
-# A few more epochs from a checkpoint of ours (--init), at half the pace.
-RECIPES["finetune"] = replace(RECIPES["default"], epochs=12, learning_rate=5e-4, evaluate_every=3)
 
 
 def main() -> None:

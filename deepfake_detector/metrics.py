@@ -94,7 +94,7 @@ def fit_calibration(labels: np.ndarray, scores: np.ndarray) -> tuple[float, floa
     return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 
-def fit_bounds(labels: np.ndarray, probabilities: np.ndarray, max_error: float = 0.05) -> tuple[float, float]:
+def fit_bounds(labels: np.ndarray, probabilities: np.ndarray, max_error: float) -> tuple[float, float]:
     """Bounds (real_below, fake_above) between which the verdict is "can't tell".
 
     The widest choices at which "fake", and separately "real", is wrong for at most `max_error` of the clips so

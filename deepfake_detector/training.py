@@ -58,6 +58,7 @@ class TrainConfig:
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
     source_weight: float  # of the auxiliary task: which system or corpus is this?
+    max_wrong_share: float  # of each of the answers "fake" and "real" on dev; between them is "can't tell"
     mask_mels: int
     mask_frames: int
     seed: int
@@ -209,7 +210,7 @@ class Run:
             message += f", dev EER {100 * eer:.2f} %"
             if eer < self.best_eer:
                 self.best_eer = eer
-                calibrate(classifier, scores)
+                calibrate(classifier, scores, self.config.max_wrong_share)
                 save_checkpoint(classifier, self.output / "best")
         print(message, flush=True)
         self.log.append(row)
@@ -290,10 +291,12 @@ def score_clips(detector: Detector, clips: list[Clip]) -> Scores:
     return Scores(judged, np.array([clip.label for clip in judged]), np.array(values), unjudged)
 
 
-def calibrate(classifier: SpoofClassifier, scores: Scores) -> None:
+def calibrate(classifier: SpoofClassifier, scores: Scores, max_wrong_share: float) -> None:
     """Fit calibration and the bounds of "can't tell" on dev scores, into the classifier's buffers."""
     classifier.calibration.copy_(torch.tensor(fit_calibration(scores.labels, scores.values)))
-    classifier.bounds.copy_(torch.tensor(fit_bounds(scores.labels, calibrated(classifier, scores.values))))
+    classifier.bounds.copy_(
+        torch.tensor(fit_bounds(scores.labels, calibrated(classifier, scores.values), max_wrong_share))
+    )
 
 
 def calibrated(classifier: SpoofClassifier, scores: np.ndarray) -> np.ndarray:

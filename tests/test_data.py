@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
-from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, _chances, random_window
+from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_window
 from deepfake_detector.data.manifest import Clip, DataError, check_clips, of_split, read_clips
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
@@ -114,18 +114,7 @@ def test_batches_are_balanced_and_paired() -> None:
         copies = [index for index, _, vocode in batch if vocode]
         assert len(batch) == 16 and len(originals) == 8 and copies == originals[:3]
         counts.update(clips[index].corpus for index in originals)
-    assert 0.05 < counts["small"] / counts.total() < 0.35  # a hundredth of the clips, far more of the draws
-
-
-def test_no_corpus_answers_for_a_label() -> None:
-    """One voice is nearly always fake, another always real: both are drawn towards an even share."""
-    clips = [clip(BONAFIDE, corpus="lj")] * 10 + [clip(BONAFIDE, corpus="books")] * 90
-    clips += [clip(SPOOF, corpus="lj", system="a")] * 80 + [clip(SPOOF, corpus="pages", system="b")] * 20
-    chances = _chances(clips)
-    share = {key: sum(x for c, x in zip(clips, chances, strict=True) if (c.label, c.corpus) == key) for key in
-             ((BONAFIDE, "lj"), (BONAFIDE, "books"), (SPOOF, "lj"), (SPOOF, "pages"))}  # fmt: skip
-    assert share[BONAFIDE, "lj"] + share[BONAFIDE, "books"] == pytest.approx(1)
-    assert share[BONAFIDE, "lj"] > 0.4  # a tenth of the clips, a quarter by the square root
+    assert 0.04 < counts["small"] / counts.total() < 0.2  # a hundredth of the clips, a tenth of the draws
 
 
 def test_resumed_epoch_draws_the_rest_of_the_same_list() -> None:

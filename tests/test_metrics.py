@@ -97,7 +97,7 @@ def test_calibration_does_not_learn_how_common_fakes_are() -> None:
 def test_bounds_keep_both_answers_right_nineteen_times_in_twenty() -> None:
     labels, scores = random_scores(n=20_000)
     probabilities = 1 / (1 + np.exp(-(1.5 * scores - 1.125)))
-    real_below, fake_above = fit_bounds(labels, probabilities)
+    real_below, fake_above = fit_bounds(labels, probabilities, 0.05)
     assert 0 < real_below < 0.5 < fake_above < 1
     assert (labels[probabilities >= fake_above] == 0).mean() == pytest.approx(0.05, abs=0.01)
     assert (labels[probabilities < real_below] == 1).mean() == pytest.approx(0.05, abs=0.01)
@@ -105,9 +105,9 @@ def test_bounds_keep_both_answers_right_nineteen_times_in_twenty() -> None:
 
 def test_bounds_of_a_perfect_and_a_useless_detector() -> None:
     labels = np.array([0, 1] * 50)
-    assert fit_bounds(labels, np.where(labels == 1, 0.9, 0.1)) == (0.5, 0.5)
+    assert fit_bounds(labels, np.where(labels == 1, 0.9, 0.1), 0.05) == (0.5, 0.5)
     useless = np.tile([0.2, 0.2, 0.8, 0.8], 25)
-    assert fit_bounds(labels, useless) == (0.0, 1.0)
+    assert fit_bounds(labels, useless, 0.05) == (0.0, 1.0)
 
 
 def test_balanced_accuracy_weighs_the_classes_alike() -> None:

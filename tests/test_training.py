@@ -75,7 +75,7 @@ def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> N
 
 def test_finetuning_starts_from_a_checkpoint(finished: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "tuned"
-    wait(train(data, output, "--init", str(finished / "best"), "--recipe", "finetune", "--epochs", "1"))
+    wait(train(data, output, "--init", str(finished / "best"), "--epochs", "1"))
     assert f"Started from {finished / 'best'}" in (output / "best" / "README.md").read_text()
     process = train(data, tmp_path / "other", "--init", str(finished / "best"), "--network", "res-efficientcnn")
     _, errors = process.communicate(timeout=60)

@@ -13,9 +13,6 @@ from ..resynthesis import griffin_lim_copy
 from .augment import AugmentConfig, Noises, augment
 from .manifest import Clip
 
-MAX_FACTOR = 4.0
-ONE_SIDED_SHARE = 0.02  # what a corpus counts for in a label in which it does not occur
-
 Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a vocoded copy of it)
 
 
@@ -63,17 +60,14 @@ class BalancedBatches:
     """Batch sampler: half of each batch bona fide, the rest spoofed, of which `n_copies` are vocoded copies of the
     batch's own bona fide clips (only the vocoding tells such a pair apart).
 
-    Within a label `_chances` says how often a clip comes. Epoch e of a seed is always the same list; `skip` batches of
-    it can be left out to resume.
+    Within a label a clip's chance falls with the square root of its group's size (system for spoofs, corpus for bona
+    fide). Epoch e of a seed is always the same list; `skip` batches of it can be left out to resume.
     """
 
     def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, seed: int) -> None:
         self.batch_size, self.n_copies, self.seed, self.n_clips = batch_size, n_copies, seed, len(clips)
         self.epoch = self.skip = 0
-        chances, labels = _chances(clips), np.array([clip.label for clip in clips])
-        self._pools = {
-            label: (np.flatnonzero(labels == label), chances[labels == label]) for label in (BONAFIDE, SPOOF)
-        }
+        self._pools = {label: _pool(clips, label) for label in (BONAFIDE, SPOOF)}
 
     def __len__(self) -> int:
         return max(1, self.n_clips // self.batch_size)
@@ -90,29 +84,17 @@ class BalancedBatches:
                 yield [(index, int(seed), vocode) for (index, vocode), seed in zip(batch, seeds, strict=True)]
 
     def _draw(self, label: int, n: int, rng: np.random.Generator) -> list[int]:
-        indices, chances = self._pools[label]
-        return [int(index) for index in rng.choice(indices, size=n, p=chances)]
+        indices, weights = self._pools[label]
+        return [int(index) for index in rng.choice(indices, size=n, p=weights)]
 
 
-def _chances(clips: list[Clip]) -> np.ndarray:
-    """Chance of each clip within its label, (n,), summing to 1 per label.
-
-    First, a clip's weight falls with the square root of the size of its source. Then each corpus's share is drawn
-    towards its share in the other label (geometric mean), because a voice that is nearly always fake in training, as
-    LJSpeech is on demo pages, would answer for the label.
-    """
-    sizes = Counter(_source(clip) for clip in clips)
-    weights = np.array([sizes[_source(clip)] ** -0.5 for clip in clips])
-    labels = np.array([clip.label for clip in clips])
-    corpora = np.unique([clip.corpus for clip in clips], return_inverse=True)[1]
-    shares = np.stack([np.bincount(corpora, weights * (labels == label)) for label in (BONAFIDE, SPOOF)])
-    shares /= shares.sum(axis=1, keepdims=True)
-    wanted = np.sqrt((shares + ONE_SIDED_SHARE).prod(axis=0))
-    factors = wanted[corpora] / shares[labels, corpora]
-    chances = weights * np.minimum(factors, MAX_FACTOR)  # a lone clip must not be drawn in every batch
-    for label in (BONAFIDE, SPOOF):
-        chances[labels == label] /= chances[labels == label].sum()
-    return chances
+def _pool(clips: list[Clip], label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clip indices of a label and their chances."""
+    indices = [i for i, clip in enumerate(clips) if clip.label == label]
+    groups = [_source(clips[i]) for i in indices]
+    sizes = Counter(groups)
+    weights = np.array([sizes[group] ** -0.5 for group in groups])
+    return np.array(indices), weights / weights.sum()
 
 
 def _source(clip: Clip) -> tuple[int, str]:

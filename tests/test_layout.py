@@ -1,0 +1,65 @@
+"""How the house is built: who may import whom, and what a fresh machine needs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from .conftest import ROOT
+
+# Left to right as in README.md; a module imports only from its own group or from groups to its left.
+LAYERS = (
+    {"audio", "features", "metrics", "speech"},
+    {"model"},
+    {"explain", "resynthesis"},
+    {"detector"},
+    {"plots"},
+    {"data"},
+    {"training", "card"},
+)
+
+
+def layer_of(module: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if module in layer)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of the package that a file imports, by their first name below it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            depth = len(path.relative_to(ROOT / "deepfake_detector").parts) - node.level
+            inside_data = path.parent.name == "data" and depth == 1
+            found.add("data" if inside_data else (node.module or "").split(".")[0])
+    return found
+
+
+def test_no_module_imports_one_to_its_right() -> None:
+    for path in sorted((ROOT / "deepfake_detector").rglob("*.py")):
+        own = path.relative_to(ROOT / "deepfake_detector").parts[0].removesuffix(".py")
+        if own.startswith("__"):
+            continue
+        assert all(layer_of(other) <= layer_of(own) for other in imports_of(path)), path
+
+
+def test_the_page_loads_nothing_of_training() -> None:
+    names = "'deepfake_detector.data', 'deepfake_detector.training', 'librosa', 'sklearn'"
+    code = f"import app, sys; print([name for name in ({names}) if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_front_matter_is_what_a_space_reads() -> None:
+    front = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert front["sdk"] == "gradio" and front["app_file"] == "app.py" and (ROOT / front["app_file"]).is_file()
+    assert isinstance(front["sdk_version"], str) and isinstance(front["python_version"], str)
+    assert {"title", "emoji", "license", "short_description"} <= front.keys()
+    assert len(front["short_description"]) <= 60
+
+
+def test_bundled_checkpoint_is_small_and_complete() -> None:
+    folder = ROOT / "deepfake_detector" / "weights"
+    assert {"config.json", "model.safetensors", "README.md", "metrics.json"} <= {file.name for file in folder.iterdir()}
+    assert (folder / "model.safetensors").stat().st_size < 10_000_000

@@ -1,0 +1,181 @@
+"""The page in a real browser, with the bundled checkpoint: upload, record, read, and ask no other host."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from gradio_client import Client, handle_file
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from deepfake_detector import Detector
+
+from .conftest import ROOT, VOICE, add_video, encode
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ANSWER_MS = 60_000
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`python app.py` as a stranger runs it: no home folder to write to."""
+    folder, port = tmp_path_factory.mktemp("serve"), free_port()
+    environment = {key: value for key, value in os.environ.items() if key not in ("DETECTOR_MODEL", "HF_HUB_OFFLINE")}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    environment |= {"HOME": "/dev/null/nobody"}  # cannot be made, even by root
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.3)
+        yield address
+        assert "Traceback" not in (folder / "log").read_text()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    fine = soxr.resample(voice, 16_000, 48_000)
+    soundfile.write(folder / "voice.wav", fine, 48_000)
+    soundfile.write(folder / "silence.wav", np.zeros(48_000 * 3), 48_000)
+    (folder / "letter.wav").write_text("this is a letter, not a recording")
+    return {
+        "wav": folder / "voice.wav",
+        "m4a": encode(folder / "memo.m4a", fine, 48_000, "aac"),
+        "webm": encode(folder / "browser.webm", fine, 48_000, "libopus"),
+        "mp4": add_video(folder / "film.mp4", fine),
+        "text": folder / "letter.wav",
+        "silence": folder / "silence.wav",
+    }
+
+
+@pytest.fixture(scope="module")
+def browser(clips: dict[str, Path]) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium to test the page with")
+        pytest.skip("needs Chromium (Debian package chromium)")
+    flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    flags += [f"--use-file-for-fake-audio-capture={clips['wav']}"]
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A fresh visitor; fails if the page asked any other host for anything."""
+    width = getattr(request, "param", 1280)
+    context = browser.new_context(permissions=["microphone"], locale="en-US", viewport={"width": width, "height": 900})
+    visitor, hosts = context.new_page(), set()
+    visitor.on("request", lambda asked: hosts.add(asked.url.split("/")[2]) if asked.url.startswith("http") else None)
+    visitor.on("websocket", lambda asked: hosts.add(asked.url.split("/")[2]))
+    visitor.goto(url)
+    expect(visitor.locator("#verdict")).to_contain_text("No clip yet")
+    visitor.wait_for_timeout(1_000)
+    yield visitor
+    context.close()
+    assert hosts == {url.removeprefix("http://")}
+
+
+def upload(page: Page, path: Path, button: str = "#clip") -> None:
+    page.locator(f"{button} input[type=file], input{button}[type=file]").first.set_input_files(path)
+
+
+@pytest.mark.parametrize("page", [1280, 390], indirect=True)
+def test_upload_a_wav(page: Page, clips: dict[str, Path], tmp_path: Path) -> None:
+    upload(page, clips["wav"])
+    expect(page.locator("#verdict .gauge")).to_be_visible(timeout=ANSWER_MS)
+    expect(page.locator("#verdict")).to_contain_text("%")
+    picture = page.locator("#picture img")
+    expect(picture).to_be_visible()
+    expect(picture).to_have_attribute(
+        "alt", "Mel-spectrogram of the clip, and below it how machine-like each part sounds"
+    )
+    plain = picture.get_attribute("src")
+    page.locator("#heat input").check()
+    expect(picture).not_to_have_attribute("src", plain, timeout=ANSWER_MS)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+
+
+def test_upload_a_phone_memo(page: Page, clips: dict[str, Path]) -> None:
+    upload(page, clips["m4a"])
+    expect(page.locator("#verdict .gauge")).to_be_visible(timeout=ANSWER_MS)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm"])
+def test_upload_a_video(page: Page, clips: dict[str, Path], kind: str) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.locator("#video").click()
+    chooser.value.set_files(clips[kind])
+    expect(page.locator("#verdict .gauge")).to_be_visible(timeout=ANSWER_MS)
+
+
+def test_record_from_the_microphone(page: Page) -> None:
+    page.get_by_label("Record audio").click()
+    page.locator("#clip").get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(4_000)
+    page.locator("#clip").get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#verdict .gauge")).to_be_visible(timeout=ANSWER_MS)
+    expect(page.locator("#picture img")).to_be_visible()
+
+
+def test_error_is_a_sentence_and_the_next_clip_works(page: Page, clips: dict[str, Path]) -> None:
+    upload(page, clips["text"])
+    expect(page.locator("#verdict")).to_contain_text(
+        "letter.wav is not a recording that can be read", timeout=ANSWER_MS
+    )
+    expect(page.locator("#picture img")).to_have_count(0)
+    page.get_by_role("button", name="A simple robot voice").click()
+    expect(page.locator("#verdict .gauge")).to_be_visible(timeout=ANSWER_MS)
+
+
+def test_silence_has_no_number(page: Page, clips: dict[str, Path]) -> None:
+    upload(page, clips["silence"])
+    expect(page.locator("#verdict")).to_contain_text("No voice to judge", timeout=ANSWER_MS)
+    assert "%" not in page.locator("#verdict").inner_text()
+
+
+def test_page_equals_detector(url: str, clips: dict[str, Path]) -> None:
+    detector = Detector.from_pretrained()
+    client = Client(url, verbose=False)
+    for path in (VOICE, clips["m4a"], clips["silence"]):
+        card, _, answer = client.predict(handle_file(str(path)), False, api_name="/judge")
+        verdict = detector.predict(path)
+        assert answer["label"] == verdict.label and answer["spoof_probability"] == pytest.approx(
+            verdict.spoof_probability
+        )
+        assert len(answer["windows"]) == len(verdict.windows) and "verdict" in card
+
+
+def test_examples_are_there(page: Page) -> None:
+    for name in ("A person", "A simple robot voice", "A robot voice, vocoded", "A robot voice in German"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
