@@ -45,7 +45,11 @@ AUGMENT = AugmentConfig(
     noise_snr_db=(8.0, 40.0),
     clip=0.05,
     low_pass=0.2,
-    codec=0.35,
+    raw_boost=0.15,
+    microphone=0.1,
+    silence=0.3,
+    time_cut=0.1,
+    codec=0.4,
     gain_db=(-26.0, -1.0),
 )
 

@@ -5,18 +5,23 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 import soxr
 
 from ..audio import MIN_SECONDS, AudioError, load_audio
 
-CODECS = (  # (container, subtype, sample rates in Hz); soundfile's compression level is drawn at random
-    ("MP3", "MPEG_LAYER_III", (16000, 22050, 44100)),
-    ("OGG", "VORBIS", (16000, 22050, 44100)),
-    ("OGG", "OPUS", (8000, 12000, 16000, 24000, 48000)),
-    ("WAV", "ULAW", (8000,)),
-    ("WAV", "ALAW", (8000,)),
+CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundfile ("MP3 ...") and FFmpeg ("aac")
+    ("MP3 MPEG_LAYER_III", (16000, 22050, 44100), None),
+    ("OGG VORBIS", (16000, 22050, 44100), None),
+    ("OGG OPUS", (8000, 12000, 16000, 24000, 48000), None),
+    ("WAV ULAW", (8000,), None),
+    ("WAV ALAW", (8000,), None),
+    ("aac", (16000, 22050, 44100), (24, 128)),
+    ("libopus", (16000, 48000), (10, 32)),
+    ("g722", (16000,), (64, 64)),
+    ("libopencore_amrnb", (8000,), (7, 12)),
 )
 
 
@@ -30,6 +35,10 @@ class AugmentConfig:
     noise_snr_db: tuple[float, float]
     clip: float
     low_pass: float
+    raw_boost: float
+    microphone: float
+    silence: float
+    time_cut: float
     codec: float
     gain_db: tuple[float, float]
 
@@ -57,12 +66,20 @@ def augment(
     samples: np.ndarray, sample_rate: int, config: AugmentConfig, noises: Noises | None, rng: np.random.Generator
 ) -> np.ndarray:
     """A new array (samples,), the chain in the order in which the world applies it: source, room, device, codec."""
+    if rng.random() < config.silence:
+        samples = vary_edges(samples, sample_rate, rng)
+    if rng.random() < config.time_cut:
+        samples = cut_time(samples, sample_rate, rng)
     if rng.random() < config.equaliser:
         samples = equalise(samples, rng)
     if noises and noises.rooms and rng.random() < config.room:
         samples = reverberate(samples, noises.rooms[rng.integers(len(noises.rooms))], rng)
     if rng.random() < config.noise:
         samples = add_noise(samples, _draw_noise(len(samples), noises, rng), rng.uniform(*config.noise_snr_db))
+    if rng.random() < config.raw_boost:
+        samples = raw_boost(samples, rng)
+    if rng.random() < config.microphone:
+        samples = through_browser(samples, sample_rate, rng)
     if rng.random() < config.clip:
         samples = overdrive(samples, rng.uniform(1.0, 4.0))
     if rng.random() < config.low_pass:
@@ -116,14 +133,136 @@ def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
 
 def through_codec(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Encode and decode with a random codec, rate and quality; length kept, codec delay left in."""
-    container, subtype, rates = CODECS[rng.integers(len(CODECS))]
+    codec, rates, bit_rates = CODECS[rng.integers(len(CODECS))]
     rate = int(rng.choice(rates))
-    file = io.BytesIO()
-    level = {"compression_level": float(rng.uniform(0.2, 0.99))} if container != "WAV" else {}
-    soundfile.write(file, soxr.resample(samples, sample_rate, rate), rate, format=container, subtype=subtype, **level)
-    file.seek(0)
-    decoded, decoded_rate = soundfile.read(file, dtype="float32")
+    sent = soxr.resample(samples, sample_rate, rate)
+    if bit_rates is None:
+        decoded, decoded_rate = _through_soundfile(sent, rate, *codec.split(), quality=rng.uniform(0.01, 0.8))
+    else:
+        decoded, decoded_rate = through_ffmpeg(sent, rate, codec, int(1000 * rng.uniform(*bit_rates)))
     return np.resize(soxr.resample(decoded, decoded_rate, sample_rate), len(samples))
+
+
+def _through_soundfile(
+    samples: np.ndarray, rate: int, container: str, subtype: str, quality: float
+) -> tuple[np.ndarray, int]:
+    file = io.BytesIO()
+    level = {"compression_level": 1.0 - quality} if container != "WAV" else {}
+    soundfile.write(file, samples, rate, format=container, subtype=subtype, **level)
+    file.seek(0)
+    return soundfile.read(file, dtype="float32")
+
+
+def through_ffmpeg(samples: np.ndarray, rate: int, codec: str, bits_per_second: int) -> tuple[np.ndarray, int]:
+    """One encoder straight into its decoder, without a container between them."""
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.sample_rate, encoder.layout, encoder.bit_rate = rate, "mono", bits_per_second
+    encoder.format = encoder.codec.audio_formats[0]
+    encoder.open()
+    resampler = av.AudioResampler(encoder.format, "mono", rate, encoder.frame_size or 1024)
+    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
+    frame.sample_rate = rate
+    parts = [*resampler.resample(frame), *resampler.resample(None), None]
+    packets = [packet for part in parts for packet in encoder.encode(part)]
+    decoder = av.CodecContext.create(encoder.codec.canonical_name, "r")
+    decoder.sample_rate, decoder.layout, decoder.extradata = rate, "mono", encoder.extradata
+    to_float = av.AudioResampler("fltp", "mono")
+    decoded = [
+        part.to_ndarray()[0]
+        for packet in [*packets, None]
+        for frame in decoder.decode(packet)
+        for part in to_float.resample(frame)
+    ]
+    return np.concatenate(decoded), decoder.sample_rate
+
+
+def raw_boost(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One or two of RawBoost's distortions (Tak et al. 2022, arXiv:2111.04433): LnL convolutive, ISD, SSI."""
+    steps = (_convolutive_noise, _impulsive_noise, _stationary_noise)
+    for number in rng.permutation(3)[: rng.integers(1, 3)]:
+        samples = steps[number](samples, rng)
+    return samples.astype(np.float32)
+
+
+def _convolutive_noise(samples: np.ndarray, rng: np.random.Generator, n_powers: int = 5) -> np.ndarray:
+    """Linear and non-linear: random notch filters on the signal and, ever weaker, on its powers."""
+    normal = samples / max(float(np.abs(samples).max()), 1e-9)
+    out = _notched(normal, rng)
+    for power in range(2, n_powers + 1):
+        out = out + 10 ** (rng.uniform(-40, -20) / 20) * _notched(normal**power, rng)
+    return (out - out.mean()) * (np.std(samples) / max(float(np.std(out)), 1e-9))
+
+
+def _impulsive_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Signal-dependent: up to a tenth of the samples get a random share of themselves added or taken away."""
+    hit = rng.random(len(samples)) < rng.uniform(0, 0.1)
+    return samples + hit * samples * rng.uniform(-1, 1, len(samples)) * rng.uniform(0, 2)
+
+
+def _stationary_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Signal-independent: white noise through random notch filters, 10 to 40 dB below the signal."""
+    return add_noise(samples, _notched(rng.standard_normal(len(samples)), rng), rng.uniform(10, 40))
+
+
+def _notched(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Up to five bands of random place and width damped by up to 30 dB."""
+    spectrum = np.fft.rfft(samples)
+    place = np.linspace(0, 1, len(spectrum))
+    for _ in range(rng.integers(1, 6)):
+        centre, width = rng.uniform(0, 1), rng.uniform(0.012, 0.12)
+        spectrum *= 1 - (1 - 10 ** (rng.uniform(-30, 0) / 20)) * (np.abs(place - centre) < width / 2)
+    return np.fft.irfft(spectrum, len(samples))
+
+
+def through_browser(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """What a page's microphone does before Opus: noise suppression and automatic gain, as browsers have them on."""
+    clean = suppress_noise(samples, rng.uniform(0.05, 0.3), rng.uniform(1.0, 4.0), rng.uniform(6.0, 20.0))
+    return even_out(clean, int(rng.uniform(0.1, 0.5) * sample_rate), rng.uniform(0.2, 0.7))
+
+
+def suppress_noise(samples: np.ndarray, floor_quantile: float, overestimate: float, depth_db: float) -> np.ndarray:
+    """Wiener-like gain per cell against a noise floor, which is a quantile of each band's power over time."""
+    n_fft, hop_length = 512, 256
+    padded = np.pad(samples, (n_fft, 2 * n_fft))
+    window = np.hanning(n_fft + 1)[:-1] ** 0.5
+    spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length] * window, axis=1)
+    power = np.abs(spectrum) ** 2 + 1e-12
+    gain = np.maximum(1 - overestimate * np.quantile(power, floor_quantile, axis=0) / power, 10 ** (-depth_db / 20))
+    frames = np.fft.irfft(spectrum * gain, n_fft, axis=1) * window
+    clean = np.zeros(len(padded))
+    for number, frame in enumerate(frames):
+        clean[number * hop_length : number * hop_length + n_fft] += frame
+    return clean[n_fft : n_fft + len(samples)].astype(np.float32)
+
+
+def even_out(samples: np.ndarray, n_smooth: int, strength: float) -> np.ndarray:
+    """Automatic gain: divide by the smoothed envelope to a power (`strength` 0: unchanged, 1: flat)."""
+    peak = float(np.abs(samples).max()) + 1e-9
+    envelope = np.sqrt(np.convolve(samples**2, np.full(n_smooth, 1 / n_smooth), "same").clip(0)) + 1e-2 * peak
+    return (samples * envelope**-strength).astype(np.float32)
+
+
+def vary_edges(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Move the speech within its window: cut quiet edges to a random rest, so that their length says nothing.
+
+    The length is kept by repeating what is left, as a short recording is.
+    """
+    n_frame = sample_rate // 50
+    n_frames = len(samples) // n_frame
+    if n_frames < 10:
+        return samples
+    level = np.abs(samples[: n_frames * n_frame]).reshape(n_frames, n_frame).max(axis=1)
+    loud = np.flatnonzero(level > 0.05 * level.max())
+    start = int(loud[0] * n_frame * rng.random())
+    end = len(samples) - int((len(samples) - (loud[-1] + 1) * n_frame) * rng.random())
+    return np.resize(samples[start:end], len(samples))
+
+
+def cut_time(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Take out a piece of up to 0.3 s; the length is kept by repeating the start at the end."""
+    n_cut = int(min(rng.uniform(0.02, 0.3) * sample_rate, len(samples) / 4))
+    start = int(rng.integers(0, len(samples) - n_cut))
+    return np.resize(np.delete(samples, slice(start, start + n_cut)), len(samples))
 
 
 def _draw_noise(n_samples: int, noises: Noises | None, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,125 @@
+"""How much a checkpoint loses when recordings are treated as phones, rooms and web sites treat them.
+
+    python benchmarks/robustness.py --data ../shared/data [--model FOLDER] [--noise NOISE_CSV] [--asvspoof LA] [--output FILE]
+
+Every dev clip is treated, written as WAV and judged as a user's file is. EER is that of text-to-speech, voice conversion and
+vocoders against bona fide (neural codecs are left out). Treatments are fixed and seeded, and no threshold is moved.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from deepfake_detector import Detector
+from deepfake_detector.audio import load_audio
+from deepfake_detector.data.augment import Noises, add_noise, reverberate, through_browser, through_ffmpeg, through_rate
+from deepfake_detector.data.manifest import Clip, of_split, read_clips
+from deepfake_detector.detector import BUNDLED
+from deepfake_detector.metrics import equal_error_rate
+
+RATE_HZ = 16_000
+
+
+def main() -> None:
+    args = parse_arguments()
+    detector = Detector.from_pretrained(args.model)
+    noises = Noises(args.noise, RATE_HZ) if args.noise else None
+    clips = [clip for clip in of_split(read_clips([args.data]), "dev") if clip.family != "codec"]
+    rows = {"clean": eer_of(detector, clips, None)}
+    for name, treat in treatments(noises).items():
+        rows[name] = eer_of(detector, clips, treat)
+        print(f"{name:<28}{100 * rows[name]:6.1f} %  ({100 * (rows[name] - rows['clean']):+.1f})", flush=True)
+    print(f"{'clean':<28}{100 * rows['clean']:6.1f} %")
+    if args.asvspoof:
+        rows["ASVspoof 2019 LA dev"] = eer_of(detector, of_split(read_clips([args.asvspoof]), "dev"), None)
+        print(f"{'ASVspoof 2019 LA dev':<28}{100 * rows['ASVspoof 2019 LA dev']:6.1f} %")
+    if args.output:
+        args.output.write_text(json.dumps({name: round(eer, 4) for name, eer in rows.items()}, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="data set with a dev split")
+    parser.add_argument("--model", default=str(BUNDLED), help="checkpoint folder or Hub id")
+    parser.add_argument("--noise", type=Path, help="CSV of path,kind; without it noise is white and the room synthetic")
+    parser.add_argument("--asvspoof", type=Path, help="ASVspoof 2019 LA archive, judged untreated on its dev partition")
+    parser.add_argument("--output", type=Path, help="JSON file for the EERs")
+    return parser.parse_args()
+
+
+def treatments(noises: Noises | None) -> dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]]:
+    return {
+        "MP3 48 kbit/s": lambda x, _: coded(x, "libmp3lame", RATE_HZ, 48_000),
+        "Opus 16 kbit/s": lambda x, _: coded(x, "libopus", RATE_HZ, 16_000),
+        "AAC 64 kbit/s": lambda x, _: coded(x, "aac", 44_100, 64_000),
+        "G.711 8 kHz": lambda x, _: coded(x, "pcm_mulaw", 8_000, 64_000),
+        "noise 20 dB": lambda x, rng: add_noise(x, some_noise(len(x), noises, rng), 20.0),
+        "small room": lambda x, rng: reverberate(x, some_room(noises, rng), rng),
+        "-20 dB gain": lambda x, _: x * np.float32(0.1),
+        "44.1 kHz and back": lambda x, _: through_rate(x, RATE_HZ, 44_100),
+        "edges cut": lambda x, _: without_edges(x),
+        "browser microphone, Opus 128": lambda x, rng: coded(
+            through_browser(x, RATE_HZ, rng), "libopus", 48_000, 128_000
+        ),
+        "1 second": lambda x, _: middle(x, RATE_HZ),
+    }
+
+
+def eer_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> float:
+    """EER (0..1) over the clips that hold a voice after the treatment."""
+    labels, scores = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        treated = Path(folder) / "clip.wav"
+        for number, clip in enumerate(tqdm(clips, leave=False)):
+            path = clip.path
+            if treat:
+                samples = treat(load_audio(clip.path, RATE_HZ), np.random.default_rng(number))
+                soundfile.write(treated, samples / max(1.0, float(np.abs(samples).max())), RATE_HZ)
+                path = treated
+            verdict = detector.predict(path)
+            if verdict.score is not None:
+                labels.append(clip.label)
+                scores.append(verdict.score)
+    return equal_error_rate(np.array(labels), np.array(scores))[0]
+
+
+def coded(samples: np.ndarray, codec: str, rate: int, bits_per_second: int) -> np.ndarray:
+    decoded, decoded_rate = through_ffmpeg(soxr.resample(samples, RATE_HZ, rate), rate, codec, bits_per_second)
+    return soxr.resample(decoded, decoded_rate, RATE_HZ)
+
+
+def some_noise(n_samples: int, noises: Noises | None, rng: np.random.Generator) -> np.ndarray:
+    if noises is None:
+        return rng.standard_normal(n_samples)
+    return np.resize(noises.noises[rng.integers(len(noises.noises))], n_samples)
+
+
+def some_room(noises: Noises | None, rng: np.random.Generator) -> np.ndarray:
+    if noises and noises.rooms:
+        return noises.rooms[rng.integers(len(noises.rooms))]
+    return rng.standard_normal(8_000) * np.exp(-np.arange(8_000) / 800)
+
+
+def without_edges(samples: np.ndarray) -> np.ndarray:
+    """From the first to the last sample above 5 % of the peak."""
+    loud = np.flatnonzero(np.abs(samples) > 0.05 * np.abs(samples).max())
+    return samples[loud[0] : max(loud[-1] + 1, loud[0] + RATE_HZ // 2)]
+
+
+def middle(samples: np.ndarray, n_samples: int) -> np.ndarray:
+    start = max(0, (len(samples) - n_samples) // 2)
+    return samples[start : start + n_samples]
+
+
+if __name__ == "__main__":
+    main()
