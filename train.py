@@ -65,6 +65,7 @@ RECIPES = {
         crop_seconds=2.0,
         batch_size=32,
         copies_per_batch=2,
+        place_share=2 / 3,
         learning_rate=1e-3,
         weight_decay=0.05,
         warmup_share=0.03,

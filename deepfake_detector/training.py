@@ -51,6 +51,7 @@ class TrainConfig:
     crop_seconds: float  # a training item; shorter than a window, because pooling takes any length
     batch_size: int
     copies_per_batch: int
+    place_share: float  # of the other pairs of a batch: real and fake from one corpus or page
     learning_rate: float
     weight_decay: float
     warmup_share: float
@@ -102,7 +103,9 @@ class Run:
         ).to(self.device, memory_format=torch.channels_last)
         self.ema = AveragedModel(self.model, multi_avg_fn=_warm_ema(config.ema_decay), use_buffers=True)
         self.spec_augment = SpecAugment(config.mask_mels, config.mask_frames)
-        self.sampler = BalancedBatches(self.train_clips, config.batch_size, config.copies_per_batch, config.seed)
+        self.sampler = BalancedBatches(
+            self.train_clips, config.batch_size, config.copies_per_batch, config.place_share, config.seed
+        )
         sample_rate = config.features.sample_rate
         crop_samples = round(config.crop_seconds * sample_rate)
         self.dataset = TrainingWindows(self.train_clips, sample_rate, crop_samples, config.augment, noises)
@@ -376,7 +379,7 @@ def _share(flags: np.ndarray) -> float | None:
 
 def _digest(clips: list[Clip], noises: Noises | None) -> str:
     """Tells two data sets apart: names, labels and splits in order, and how much noise there is."""
-    parts = [f"{clip.path.name} {clip.label} {clip.split} {clip.system} {clip.corpus}" for clip in clips]
+    parts = [f"{clip.path.name} {clip.label} {clip.split} {clip.system} {clip.corpus} {clip.page}" for clip in clips]
     parts += [str(len(noise)) for noise in (noises.noises + noises.rooms if noises else [])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

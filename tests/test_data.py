@@ -1,6 +1,7 @@
 """Data sets: what is read, what is refused, how clips are split, drawn and augmented."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +107,9 @@ def test_asvspoof_archive() -> None:
 
 def test_batches_are_balanced_and_paired() -> None:
     clips = [clip(BONAFIDE, corpus="big") for _ in range(400)] + [clip(BONAFIDE, corpus="small") for _ in range(4)]
-    clips += [clip(SPOOF, system=f"s{i % 5}") for i in range(100)]
+    clips += [clip(SPOOF, system=f"s{i % 5}", corpus="unknown") for i in range(100)]
     counts = Counter()
-    for batch in BalancedBatches(clips, batch_size=16, n_copies=3, seed=0):
+    for batch in BalancedBatches(clips, batch_size=16, n_copies=3, place_share=0.5, seed=0):
         originals = [index for index, _, vocode in batch if not vocode and clips[index].label == BONAFIDE]
         copies = [index for index, _, vocode in batch if vocode]
         assert len(batch) == 16 and len(originals) == 8 and copies == originals[:3]
@@ -116,9 +117,20 @@ def test_batches_are_balanced_and_paired() -> None:
     assert 0.04 < counts["small"] / counts.total() < 0.2  # a hundredth of the clips, a tenth of the draws
 
 
+def test_pairs_come_from_one_place() -> None:
+    clips = [clip(label, corpus=f"c{i % 4}") for i in range(40) for label in (BONAFIDE, SPOOF)]
+    clips += [clip(BONAFIDE, corpus="only real") for _ in range(40)]
+    clips += [replace(clip(label, corpus="unknown"), page="demo") for _ in range(10) for label in (BONAFIDE, SPOOF)]
+    for batch in BalancedBatches(clips, batch_size=16, n_copies=2, place_share=2 / 3, seed=0):
+        drawn = [clips[index] for index, _, _ in batch]
+        for real, fake in list(zip(drawn[:8], drawn[8:], strict=True))[2:6]:
+            assert (real.label, fake.label) == (BONAFIDE, SPOOF)
+            assert (real.corpus, real.page) == (fake.corpus, fake.page) and real.corpus != "only real"
+
+
 def test_resumed_epoch_draws_the_rest_of_the_same_list() -> None:
     clips = [clip(i % 2) for i in range(64)]
-    whole, rest, other = (BalancedBatches(clips, 8, 1, seed) for seed in (0, 0, 1))
+    whole, rest, other = (BalancedBatches(clips, 8, 1, 0.5, seed) for seed in (0, 0, 1))
     rest.skip = 3
     assert list(whole)[3:] == list(rest) and list(whole) != list(other)
     rest.epoch, rest.skip = 1, 0
@@ -130,7 +142,7 @@ def test_items_are_the_same_in_every_process(tmp_path: Path, voice: np.ndarray) 
     clips = [clip(label, path=str(tmp_path / "x.wav")) for label in (BONAFIDE, SPOOF)]
     dataset = TrainingWindows(clips, 16_000, 16_000, ALWAYS, None)
     loads = [
-        list(DataLoader(dataset, batch_sampler=BalancedBatches(clips, 4, 1, seed=0), num_workers=workers))
+        list(DataLoader(dataset, batch_sampler=BalancedBatches(clips, 4, 1, 0.5, seed=0), num_workers=workers))
         for workers in (0, 2)
     ]
     assert all(torch.equal(a, b) for one, two in zip(*loads, strict=True) for a, b in zip(one, two, strict=True))

@@ -11,7 +11,7 @@ from ..audio import fill_window, load_audio
 from ..model import BONAFIDE, SPOOF
 from ..resynthesis import griffin_lim_copy
 from .augment import AugmentConfig, Noises, augment
-from .manifest import Clip
+from .manifest import UNKNOWN, Clip
 
 Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a vocoded copy of it)
 
@@ -57,44 +57,72 @@ def random_window(samples: np.ndarray, window_samples: int, rng: np.random.Gener
 
 
 class BalancedBatches:
-    """Batch sampler: half of each batch bona fide, the rest spoofed, of which `n_copies` are vocoded copies of the
-    batch's own bona fide clips (only the vocoding tells such a pair apart).
+    """Batch sampler: a bona fide half, then a spoofed half whose item i is the partner of the first half's item i.
 
-    Within a label a clip's chance falls with the square root of its group's size (system for spoofs, corpus for bona
-    fide). Epoch e of a seed is always the same list; `skip` batches of it can be left out to resume.
+    The first `n_copies` partners are vocoded copies of the bona fide clip itself: only the vocoding tells them apart. Of
+    the rest, `place_share` are pairs from one place (a corpus or a demo page that has both kinds), so that neither
+    corpus nor page answers for the label. The others are drawn freely, each label by itself. A free clip's chance falls
+    with the square root of its source's size (system for spoofs, corpus for bona fide), a place's chance grows with the
+    square root of the number of pairs in it. Epoch e of a seed is always the same list; `skip` batches of it can be
+    left out to resume.
     """
 
-    def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, seed: int) -> None:
-        self.batch_size, self.n_copies, self.seed, self.n_clips = batch_size, n_copies, seed, len(clips)
+    def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, place_share: float, seed: int) -> None:
+        self.half, self.n_copies, self.seed = batch_size // 2, n_copies, seed
+        self.n_batches = max(1, len(clips) // batch_size)
         self.epoch = self.skip = 0
         self._pools = {label: _pool(clips, label) for label in (BONAFIDE, SPOOF)}
+        self._places = _places(clips)
+        self._place_chances = _chances([min(len(reals), len(fakes)) ** 0.5 for reals, fakes in self._places])
+        self.n_place_pairs = round(place_share * (self.half - n_copies)) if self._places else 0
 
     def __len__(self) -> int:
-        return max(1, self.n_clips // self.batch_size)
+        return self.n_batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         for number in range(len(self)):
-            bonafide = self._draw(BONAFIDE, self.batch_size // 2, rng)
-            spoofed = self._draw(SPOOF, self.batch_size - len(bonafide) - self.n_copies, rng)
-            batch = [(index, False) for index in bonafide + spoofed]
-            batch += [(index, True) for index in bonafide[: self.n_copies]]
+            copied = self._draw(BONAFIDE, self.n_copies, rng)
+            pairs = [self._draw_pair(rng) for _ in range(self.n_place_pairs)]
+            n_free = self.half - len(copied) - len(pairs)
+            bonafide = copied + [real for real, _ in pairs] + self._draw(BONAFIDE, n_free, rng)
+            spoofed = [fake for _, fake in pairs] + self._draw(SPOOF, n_free, rng)
+            batch = [(index, False) for index in bonafide]
+            batch += [(index, True) for index in copied] + [(index, False) for index in spoofed]
             seeds = rng.integers(2**62, size=len(batch))
             if number >= self.skip:
                 yield [(index, int(seed), vocode) for (index, vocode), seed in zip(batch, seeds, strict=True)]
 
     def _draw(self, label: int, n: int, rng: np.random.Generator) -> list[int]:
-        indices, weights = self._pools[label]
-        return [int(index) for index in rng.choice(indices, size=n, p=weights)]
+        indices, chances = self._pools[label]
+        return [int(index) for index in rng.choice(indices, size=n, p=chances)]
+
+    def _draw_pair(self, rng: np.random.Generator) -> tuple[int, int]:
+        """A bona fide and a spoofed clip of one place."""
+        reals, fakes = self._places[rng.choice(len(self._places), p=self._place_chances)]
+        return int(rng.choice(reals)), int(rng.choice(fakes))
 
 
 def _pool(clips: list[Clip], label: int) -> tuple[np.ndarray, np.ndarray]:
     """Clip indices of a label and their chances."""
     indices = [i for i, clip in enumerate(clips) if clip.label == label]
-    groups = [_source(clips[i]) for i in indices]
-    sizes = Counter(groups)
-    weights = np.array([sizes[group] ** -0.5 for group in groups])
-    return np.array(indices), weights / weights.sum()
+    sources = [_source(clips[i]) for i in indices]
+    sizes = Counter(sources)
+    return np.array(indices), _chances([sizes[source] ** -0.5 for source in sources])
+
+
+def _places(clips: list[Clip]) -> list[tuple[list[int], list[int]]]:
+    """Indices of the bona fide and of the spoofed clips of each corpus and each page that has both."""
+    places: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+    for i, clip in enumerate(clips):
+        for place in (("corpus", clip.corpus), ("page", clip.page)):
+            if place[1] not in ("", UNKNOWN):
+                places.setdefault(place, ([], []))[clip.label].append(i)
+    return [(reals, fakes) for reals, fakes in places.values() if reals and fakes]
+
+
+def _chances(weights: list[float]) -> np.ndarray:
+    return np.array(weights) / np.sum(weights)
 
 
 def _source(clip: Clip) -> tuple[int, str]:

@@ -20,6 +20,7 @@ AUDIO_SUFFIXES = {
     *(".m4a", ".m4b", ".aac", ".webm", ".mka", ".mp4", ".mov", ".3gp"),
 }
 DEV_SHARE = 0.15
+UNKNOWN = "unknown"
 
 
 class DataError(ValueError):
@@ -37,6 +38,7 @@ class Clip:
     system: str  # what made it: an attack or a synthesis system; "human" for bona fide
     family: str
     corpus: str
+    page: str = ""  # where it was published: spoofs of one page often have the recordings they imitate beside them
 
 
 def read_clips(sources: Iterable[str | Path]) -> list[Clip]:
@@ -126,9 +128,10 @@ def _clip(row: dict, folder: Path = Path()) -> Clip:
         label=label,
         split=row.get("split") or _split_of(group),
         group=group,
-        system="human" if label == BONAFIDE else row.get("system") or "unknown",
-        family="human" if label == BONAFIDE else row.get("family") or "unknown",
-        corpus=(row.get("corpus") or "unknown").split(":")[0],
+        system="human" if label == BONAFIDE else row.get("system") or UNKNOWN,
+        family="human" if label == BONAFIDE else row.get("family") or UNKNOWN,
+        corpus=(row.get("corpus") or UNKNOWN).split(":")[0],
+        page=row.get("source_repo") or "",
     )
 
 
