@@ -98,7 +98,7 @@ def main() -> None:
         if args.init:
             run.start_from(args.init)
         elif starts_from_imagenet:
-            load_imagenet_weights(run.model, config.backbone)
+            load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
     run.fit(args.workers)
 
     best = args.output / "best"
@@ -108,11 +108,7 @@ def main() -> None:
         "network": config.network,
         "epochs": config.epochs,
         "seed": config.seed,
-        "start": "timm's ImageNet weights"
-        if starts_from_imagenet
-        else f"{args.init}"
-        if args.init
-        else "random weights",
+        "start": start_of(args, config),
         "license": args.license,
         "data": summarise(clips),
         "window_seconds": config.features.window_seconds,
@@ -138,8 +134,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument("--license", default="other", help="licence of the weights, for the card, e.g. cc-by-nc-4.0")
     parser.add_argument("--init", type=Path, help="checkpoint folder whose weights to start from")
+    weights_help = "file of ImageNet weights to start the backbone from, instead of timm's from the Hub"
+    parser.add_argument("--backbone-weights", type=Path, help=weights_help)
     parser.add_argument("--no-imagenet", dest="imagenet", action="store_false", help="start from random weights")
     return parser.parse_args()
+
+
+def start_of(args: argparse.Namespace, config: TrainConfig) -> str:
+    """For the card: what the weights were before the first step."""
+    if args.init:
+        return str(args.init)
+    if not args.imagenet or config.network == "basic-cnn":
+        return "random weights"
+    return (
+        f"the ImageNet weights in {args.backbone_weights.name}" if args.backbone_weights else "timm's ImageNet weights"
+    )
 
 
 def chosen_device(name: str | None) -> str:

@@ -7,6 +7,11 @@ import torch
 from torch import nn
 
 AMIN_POWER = 1e-10  # librosa.power_to_db's floor
+NEIGHBOURS = (13, 5)  # mel bands, frames: the surroundings that "contrast" takes away
+
+# "picture": zero mean, unit variance. Before that, "band" takes each mel band's mean over time away, and "contrast" each
+# cell's surroundings: what is left is fine structure, in which microphone, room and corpus say little.
+NORMALISATIONS = ("picture", "band", "contrast")
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,12 @@ class FeatureConfig:
     f_min_hz: float
     f_max_hz: float
     top_db: float
-    normalise: str  # "picture": zero mean, unit variance; "band": also each mel band's mean over time removed
+    normalise: str  # one of NORMALISATIONS
     window_seconds: float
     window_hop_seconds: float
 
     def __post_init__(self) -> None:
-        assert self.normalise in ("picture", "band"), self.normalise
+        assert self.normalise in NORMALISATIONS, self.normalise
         assert 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2
         assert 0 < self.window_hop_seconds <= self.window_seconds and self.window_hop_samples > 0
         assert self.hop_length > 0 and self.top_db > 0
@@ -75,11 +80,20 @@ class MelSpectrogram(nn.Module):
         """dB (batch, n_mels, frames) -> what the network sees; the recording level has no influence."""
         if self.config.normalise == "band":
             level_db = level_db - level_db.mean(2, keepdim=True)
+        if self.config.normalise == "contrast":
+            level_db = level_db - _surroundings(level_db)
         mean, std = level_db.mean((1, 2), keepdim=True), level_db.std((1, 2), keepdim=True)
         return ((level_db - mean) / (std + 1e-3)).unsqueeze(1)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         return self.normalise(self.decibels(waveform))
+
+
+def _surroundings(level_db: torch.Tensor) -> torch.Tensor:
+    """Mean over `NEIGHBOURS` around each cell, edges repeated outwards: (batch, n_mels, frames)."""
+    rows, columns = (n // 2 for n in NEIGHBOURS)
+    padded = nn.functional.pad(level_db.unsqueeze(1), (columns, columns, rows, rows), mode="replicate")
+    return nn.functional.avg_pool2d(padded, NEIGHBOURS, stride=1).squeeze(1)
 
 
 def hz_to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:

@@ -6,6 +6,7 @@ only when the annotation is a real type.
 
 import itertools
 import json
+import pickle
 from dataclasses import fields
 from pathlib import Path
 
@@ -231,16 +232,50 @@ def log_odds(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, SPOOF].float() - logits[:, BONAFIDE].float()
 
 
-def load_imagenet_weights(model: SpoofClassifier, backbone: str) -> None:
-    """Start the backbone from timm's ImageNet weights (downloads them once; the stem is summed over RGB)."""
+def load_imagenet_weights(model: SpoofClassifier, backbone: str, file: str | Path | None = None) -> None:
+    """Start the backbone from timm's ImageNet weights (downloads them once; the stem is summed over RGB).
+
+    With `file`, from a saved state of it or of a sibling without squeeze-and-excitation (EfficientNet-Lite0 for B0), which
+    has the same convolutions and norms in the same order; the gates of squeeze-and-excitation then start almost open.
+
+    Raises CheckpointError if the weights cannot be fetched or do not fit.
+    """
+    if file is not None:
+        _load_sibling_weights(model.network.backbone, Path(file))
+        return
     try:
         pretrained = timm.create_model(backbone, pretrained=True, in_chans=1, features_only=True, out_indices=(3, 4))
     except (OSError, httpx2.HTTPError):
         raise CheckpointError(
-            f"The ImageNet weights of {backbone} cannot be fetched; go online once, or start from random weights "
-            "with --no-imagenet."
+            f"The ImageNet weights of {backbone} cannot be fetched; go online once, start from a file with "
+            "--backbone-weights, or from random weights with --no-imagenet."
         ) from None
     model.network.backbone.load_state_dict(pretrained.state_dict())
+
+
+GATE_BIAS = 2.0  # sigmoid(2) = 0.88: a gate that hardly changes what a sibling without gates has learnt
+
+
+def _load_sibling_weights(backbone: nn.Module, file: Path) -> None:
+    """Fill a backbone from a saved state, tensor by tensor in the order of the layers."""
+    try:
+        given = list(torch.load(file, map_location="cpu", weights_only=True).values())
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError):
+        raise CheckpointError(f"{file} holds no weights that can be read.") from None
+    state = backbone.state_dict()
+    is_gate = {name: ".se." in name for name in state}
+    if len(given) >= len(state):  # a state of the backbone itself, with its gates
+        is_gate = dict.fromkeys(state, False)
+    wanted = [name for name in state if not is_gate[name]]
+    for name, tensor in zip(wanted, given, strict=False):  # what is left over is the classifier's
+        if tensor.shape != state[name].shape and name.startswith("conv_stem"):
+            tensor = tensor.sum(1, keepdim=True)  # RGB -> one channel, as timm does
+        if tensor.shape != state[name].shape:
+            raise CheckpointError(f"{file} holds weights of another network: {name} does not fit.")
+        state[name].copy_(tensor)
+    for name, gate in is_gate.items():
+        if gate and name.endswith("conv_expand.bias"):
+            state[name].fill_(GATE_BIAS)
 
 
 def _try_out(model: SpoofClassifier) -> None:

@@ -4,8 +4,16 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import uniform_filter
 
-from deepfake_detector.features import FeatureConfig, MelOverview, MelSpectrogram, mel_filter_bank
+from deepfake_detector.features import (
+    NEIGHBOURS,
+    NORMALISATIONS,
+    FeatureConfig,
+    MelOverview,
+    MelSpectrogram,
+    mel_filter_bank,
+)
 
 from .conftest import TINY_FEATURES
 
@@ -47,11 +55,19 @@ def test_filter_bank_equals_librosa() -> None:
     assert np.abs(mel_filter_bank(16_000, 1024, 128, 20.0, 8_000.0) - expected).max() < 1e-8
 
 
-@pytest.mark.parametrize("normalise", ["picture", "band"])
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_recording_level_has_no_influence(voice: np.ndarray, normalise: str) -> None:
     front_end = MelSpectrogram(config(normalise=normalise))
     wave = torch.from_numpy(voice)[None]
     assert torch.allclose(front_end(wave), front_end(wave * 0.1), atol=1e-3)
+
+
+def test_contrast_is_what_a_cell_has_over_its_surroundings() -> None:
+    level_db = torch.randn(2, 32, 40, generator=torch.Generator().manual_seed(0))
+    expected = np.stack([cells - uniform_filter(cells, NEIGHBOURS, mode="nearest") for cells in level_db.numpy()])
+    expected = (expected - expected.mean((1, 2), keepdims=True)) / expected.std((1, 2), keepdims=True)
+    seen = MelSpectrogram(config(normalise="contrast")).normalise(level_db)[:, 0].numpy()
+    assert np.abs(seen - expected).max() < 0.02  # a thousandth is added to the deviation, which has one degree less
 
 
 def test_silence_and_noise_stay_finite() -> None:

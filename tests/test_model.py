@@ -4,11 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
 from deepfake_detector.features import FeatureConfig
-from deepfake_detector.model import ResEfficientCNN, ResidualBlock, SpoofClassifier
+from deepfake_detector.model import (
+    GATE_BIAS,
+    CheckpointError,
+    ResEfficientCNN,
+    ResidualBlock,
+    SpoofClassifier,
+    load_imagenet_weights,
+)
 
 from .conftest import TINY_FEATURES, tiny_classifier
 
@@ -83,3 +91,31 @@ def test_calibration_puts_half_at_the_boundary() -> None:
 def test_feature_config_has_no_defaults() -> None:
     with pytest.raises(TypeError):
         FeatureConfig(sample_rate=16_000)
+
+
+def test_backbone_starts_from_a_file_of_its_own_kind(tmp_path: Path) -> None:
+    given = timm.create_model("efficientnet_b0").state_dict()
+    torch.save(given, tmp_path / "b0.pth")
+    model = tiny_classifier("res-efficientcnn")
+    load_imagenet_weights(model, "efficientnet_b0", tmp_path / "b0.pth")
+    state = model.network.backbone.state_dict()
+    assert torch.equal(state["conv_stem.weight"], given["conv_stem.weight"].sum(1, keepdim=True))
+    assert all(torch.equal(state[name], given[name]) for name in state if name != "conv_stem.weight")
+
+
+def test_backbone_starts_from_its_sibling_without_gates(tmp_path: Path) -> None:
+    given = timm.create_model("tf_efficientnet_lite0").state_dict()
+    torch.save(given, tmp_path / "lite0.pth")
+    model = tiny_classifier("res-efficientcnn")
+    load_imagenet_weights(model, "efficientnet_b0", tmp_path / "lite0.pth")
+    state = model.network.backbone.state_dict()
+    shared = [name for name in state if ".se." not in name and name != "conv_stem.weight"]
+    assert len(shared) > 250 and all(torch.equal(state[name], given[name]) for name in shared)
+    assert all((state[name] == GATE_BIAS).all() for name in state if name.endswith("se.conv_expand.bias"))
+
+
+@pytest.mark.parametrize("name", ["resnet18", None])
+def test_other_backbone_weights_are_refused(tmp_path: Path, name: str | None) -> None:
+    torch.save(timm.create_model(name).state_dict() if name else [1], tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="holds"):
+        load_imagenet_weights(tiny_classifier("res-efficientcnn"), "efficientnet_b0", tmp_path / "w.pth")
