@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ import torch
 from safetensors.torch import load_file
 
 from deepfake_detector import Detector
-from deepfake_detector.training import STATE_FILE, SpecAugment
+from deepfake_detector.data.manifest import read_clips
+from deepfake_detector.training import STATE_FILE, Run, SpecAugment
+from train import RECIPES
 
-from .conftest import ROOT
+from .conftest import ROOT, TINY_FEATURES
 
 SETTINGS = ("--network", "basic-cnn", "--device", "cpu", "--workers", "0", "--no-imagenet", "--epochs", "2")
 
@@ -200,6 +203,17 @@ def test_bad_files_are_named_and_skipped_on_request(data: Path, tmp_path: Path) 
     assert skipped == [str(tmp_path / "text.wav"), str(tmp_path / "lost.wav")]
     assert json.loads((output / "best" / "metrics.json").read_text())["clips"] == 32
     wait(train(tmp_path / "set.csv", output, "--skip-bad-files", "--epochs", "1", "--resume"))
+
+
+def test_compiling_leaves_names_and_loss_alone(data: Path, tmp_path: Path) -> None:
+    """Without the C++ compiler's minutes: what is compiled runs as it is written."""
+    config = replace(RECIPES["default"], features=TINY_FEATURES, network="basic-cnn")
+    plain, compiled = (Run(config, read_clips([data]), None, tmp_path, "cpu", compiled=on) for on in (False, True))
+    batch = next(plain.batches(0))
+    with torch.compiler.set_stance("force_eager"):
+        assert plain.train_step(*batch) == compiled.train_step(*batch)
+    assert plain.model.state_dict().keys() == compiled.model.state_dict().keys()
+    assert plain.ema.state_dict().keys() == compiled.ema.state_dict().keys()
 
 
 def test_tensorboard_is_written_or_asked_for(data: Path, tmp_path: Path) -> None:
