@@ -3,10 +3,13 @@
     python train.py --data ../shared/data --output runs/default --recipe default
 
 The recipe below is the whole of what a person chose; what data taught ends in OUTPUT/best, a folder that
-`Detector.from_pretrained` and `DETECTOR_MODEL` load. Killed? The same command with --resume goes on.
+`Detector.from_pretrained` and `DETECTOR_MODEL` load. Killed? The same command with --resume goes on. On several GPUs:
+
+    torchrun --nproc_per_node=2 train.py --data ../shared/data --output runs/default
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shlex
@@ -16,14 +19,16 @@ from pathlib import Path
 
 import torch
 
+from deepfake_detector import distributed
 from deepfake_detector.audio import AudioError
 from deepfake_detector.card import model_card, summarise
 from deepfake_detector.data.augment import AugmentConfig, Noises
-from deepfake_detector.data.manifest import DataError, check_clips, of_split, read_clips
+from deepfake_detector.data.manifest import Clip, DataError, of_split, read_clips, read_sound_clips
 from deepfake_detector.detector import Detector
 from deepfake_detector.features import FeatureConfig
+from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
-from deepfake_detector.training import Run, TrainConfig, TrainingError, report
+from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite, report
 
 FEATURES = FeatureConfig(
     sample_rate=16_000,
@@ -69,6 +74,7 @@ RECIPES = {
         learning_rate=1e-3,
         weight_decay=0.05,
         warmup_share=0.03,
+        sam_rho=0.0,
         ema_decay=0.998,
         evaluate_every=4,
         label_smoothing=0.05,
@@ -83,23 +89,29 @@ RECIPES = {
 
 def main() -> None:
     args = parse_arguments()
+    distributed.join()
     config = chosen_config(args)
-    clips = read_clips(args.data)
-    noises = Noises(args.noise, config.features.sample_rate) if args.noise else None
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise TrainingError("--tensorboard needs one more package: pip install tensorboard")
     device = chosen_device(args.device)
-    print(f"{len(of_split(clips, 'train'))} clips to train on, {len(of_split(clips, 'dev'))} to select on, on {device}")
+    clips = distributed.by_first(chosen_clips, args, config)
+    noises = Noises(args.noise, config.features.sample_rate) if args.noise else None
 
-    run = Run(config, clips, noises, args.output, device)
+    run = Run(config, clips, noises, args.output, device, args.compile, args.tensorboard)
+    if distributed.rank() == 0:
+        print(f"{len(run.train_clips)} clips to train on, {len(run.dev_clips)} to select on, on {device}")
     starts_from_imagenet = args.imagenet and config.network == "res-efficientcnn" and not args.init
     if args.resume:
         run.resume()
-    else:
-        check_clips(clips, config.features.sample_rate)
-        if args.init:
-            run.start_from(args.init)
-        elif starts_from_imagenet:
-            load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
+    elif args.init:
+        run.start_from(args.init)
+    elif starts_from_imagenet:
+        load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
     run.fit(args.workers)
+    is_first = distributed.rank() == 0
+    distributed.leave()
+    if not is_first:
+        return
 
     best = args.output / "best"
     figures = report(Detector.from_pretrained(best, device), of_split(clips, "dev"))
@@ -113,9 +125,9 @@ def main() -> None:
         "data": summarise(clips),
         "window_seconds": config.features.window_seconds,
     }
-    (best / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_whole(best / "metrics.json", json.dumps(figures, indent=2) + "\n")
     command = shlex.join(["python", *(word for word in sys.argv if word != "--resume")])
-    (best / "README.md").write_text(model_card(figures, command), encoding="utf-8")
+    write_whole(best / "README.md", model_card(figures, command))
     print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {best}")
 
 
@@ -129,9 +141,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=("res-efficientcnn", "basic-cnn"))
     parser.add_argument("--epochs", type=positive)
     parser.add_argument("--seed", type=natural)
+    parser.add_argument(
+        "--sam-rho", type=not_negative, help="sharpness-aware minimisation, e.g. 0.05; doubles the time"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: the best there is")
-    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that load audio")
+    parser.add_argument(
+        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that load audio, 0: none"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("--skip-bad-files", action="store_true", help="leave unreadable files out and list them")
+    parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
+    parser.add_argument("--tensorboard", action="store_true", help="write OUTPUT/tensorboard as well")
     parser.add_argument("--license", default="other", help="licence of the weights, for the card, e.g. cc-by-nc-4.0")
     parser.add_argument("--init", type=Path, help="checkpoint folder whose weights to start from")
     weights_help = "file of ImageNet weights to start the backbone from, instead of timm's from the Hub"
@@ -153,13 +173,34 @@ def start_of(args: argparse.Namespace, config: TrainConfig) -> str:
 
 def chosen_device(name: str | None) -> str:
     """The named device, or the best there is; raises TrainingError if it cannot be used here."""
-    if name is None:
-        return str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    name = name or str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    name = distributed.local_device(name)
     try:
         torch.zeros(1, device=name)
+        if name.startswith("cuda:"):
+            torch.cuda.set_device(name)  # where NCCL talks
     except (RuntimeError, AssertionError):  # torch's two ways to refuse a device
         raise TrainingError(f"The device {name} cannot be used on this machine.") from None
     return name
+
+
+def chosen_clips(args: argparse.Namespace, config: TrainConfig) -> list[Clip]:
+    """The clips of all data sets, without those that --skip-bad-files left out when the run began.
+
+    Raises DataError naming every fault, and TrainingError if --output holds a run that is not to go on.
+    """
+    list_of_skipped = args.output / "skipped.txt"
+    if args.resume:
+        lines = list_of_skipped.read_text(encoding="utf-8").splitlines() if list_of_skipped.is_file() else []
+        skipped = {line.split("\t")[0] for line in lines}
+        return [clip for clip in read_clips(args.data) if str(clip.path) not in skipped]
+    refuse_to_overwrite(args.output)
+    clips, faults = read_sound_clips(args.data, config.features.sample_rate, args.workers, args.skip_bad_files)
+    if faults or list_of_skipped.is_file():
+        write_whole(list_of_skipped, "".join(f"{path}\t{fault}\n" for path, fault in faults.items()))
+    if faults:
+        print("\n  ".join([f"{len(faults)} files are skipped:", *faults.values()]), file=sys.stderr)
+    return clips
 
 
 def positive(text: str) -> int:
@@ -172,13 +213,25 @@ def natural(text: str) -> int:
     return positive(text) if text != "0" else 0
 
 
+def not_negative(text: str) -> float:
+    if not float(text) >= 0:
+        raise ValueError(text)
+    return float(text)
+
+
 def chosen_config(args: argparse.Namespace) -> TrainConfig:
-    given = {name: getattr(args, name) for name in ("network", "epochs", "seed") if getattr(args, name) is not None}
+    given = {
+        name: getattr(args, name)
+        for name in ("network", "epochs", "seed", "sam_rho")
+        if getattr(args, name) is not None
+    }
     return replace(RECIPES[args.recipe], **given)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (DataError, TrainingError, AudioError, CheckpointError) as error:
-        sys.exit(str(error))
+    except (DataError, TrainingError, AudioError, CheckpointError, StorageError, distributed.ProcessError) as error:
+        sys.exit(f"process {distributed.rank()}: {error}" if distributed.rank() else str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")

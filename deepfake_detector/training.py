@@ -2,32 +2,37 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
-import os
 import pickle
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from . import distributed
 from .audio import AudioError
 from .data.augment import AugmentConfig, Noises
 from .data.dataset import BalancedBatches, TrainingWindows
 from .data.manifest import Clip, of_split
 from .detector import Detector
 from .features import FeatureConfig
+from .files import write_whole, written_aside
 from .metrics import balanced_accuracy, equal_error_rate, expected_calibration_error, fit_bounds, fit_calibration
 from .model import SpoofClassifier
+from .sharpness import still_statistics, uphill
 
 STATE_FILE = "training_state.pt"
 SAVE_EVERY_SECONDS = 120.0
@@ -55,6 +60,9 @@ class TrainConfig:
     learning_rate: float
     weight_decay: float
     warmup_share: float
+    sam_rho: (
+        float  # sharpness-aware minimisation: how far to look for a worse place; 0 turns it off, else twice the time
+    )
     ema_decay: float
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
@@ -63,6 +71,12 @@ class TrainConfig:
     mask_mels: int
     mask_frames: int
     seed: int
+
+
+def refuse_to_overwrite(output: Path) -> None:
+    """Raises TrainingError if the folder holds a run."""
+    if (output / STATE_FILE).is_file():
+        raise TrainingError(f"{output} holds a run already; go on with --resume, or choose another folder.")
 
 
 class SpecAugment(nn.Module):
@@ -86,11 +100,26 @@ class SpecAugment(nn.Module):
 
 
 class Run:
-    """One training run in one folder; everything that changes while it goes on is in `state`."""
+    """One training run in one folder; everything that changes while it goes on is in `state`.
+
+    Several processes (`distributed`) draw the same batches and take a share of each. Gradients and batch norm's running
+    statistics are averaged at every step, so that all hold the same weights and averages. On CUDA batch norms see the
+    whole batch (SyncBatchNorm). On the CPU each process normalises its own share: with batch norms in evaluation mode
+    loss and gradient of a step are those of one process on the whole batch, in training they drift away from them.
+    """
 
     def __init__(
-        self, config: TrainConfig, clips: list[Clip], noises: Noises | None, output: Path, device: str
+        self,
+        config: TrainConfig,
+        clips: list[Clip],
+        noises: Noises | None,
+        output: Path,
+        device: str,
+        compiled: bool = False,
+        tensorboard: bool = False,
     ) -> None:
+        if config.batch_size < 2 * distributed.size():  # batch norm needs two items
+            raise TrainingError(f"A batch of {config.batch_size} is too small for {distributed.size()} processes.")
         self.config, self.output, self.device = config, output, torch.device(device)
         self.train_clips, self.dev_clips = of_split(clips, "train"), of_split(clips, "dev")
         torch.manual_seed(config.seed)
@@ -102,6 +131,8 @@ class Run:
             dropout=config.dropout,
         ).to(self.device, memory_format=torch.channels_last)
         self.ema = AveragedModel(self.model, multi_avg_fn=_warm_ema(config.ema_decay), use_buffers=True)
+        if distributed.size() > 1 and self.device.type == "cuda":
+            self.model.network = timm.layers.convert_sync_batchnorm(self.model.network)
         self.spec_augment = SpecAugment(config.mask_mels, config.mask_frames)
         self.sampler = BalancedBatches(
             self.train_clips, config.batch_size, config.copies_per_batch, config.place_share, config.seed
@@ -113,10 +144,16 @@ class Run:
         # going; this head is thrown away.
         self.source_head = nn.Linear(self.model.network.embedding_size, self.dataset.n_sources).to(self.device)
         trained = nn.ModuleList((self.model, self.source_head))
+        self.parameters = list(trained.parameters())
         self.optimizer = torch.optim.AdamW(_weight_groups(trained, config.weight_decay), lr=config.learning_rate)
+        self.half_type = _half_type(self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half_type is torch.float16)
+        # The function is compiled, not the module, so that saved weights keep their names.
+        self.both_logits = torch.compile(self._both_logits) if compiled else self._both_logits
+        self.tensorboard, self.board = tensorboard, None
         self.epoch = self.step = 0  # `step` counts the batches done in `epoch`
         self.best_eer = float("inf")
-        self.loss_sum = 0.0
+        self.loss_sum = self.seconds = 0.0  # of the epoch's steps so far
         self.log: list[dict] = []  # a row an epoch; metrics.csv
         self.data_digest = _digest(clips, noises)
 
@@ -130,62 +167,103 @@ class Run:
 
     def fit(self, n_workers: int) -> None:
         """Train from wherever the run stands to its last epoch; Ctrl-C stops after the step and saves."""
-        if self.epoch == self.step == 0 and (self.output / STATE_FILE).is_file():
-            raise TrainingError(f"{self.output} holds a run already; go on with --resume, or choose another folder.")
-        self.output.mkdir(parents=True, exist_ok=True)
-        with _stop_on_interrupt() as stop:
+        if self.tensorboard and distributed.rank() == 0:
+            self.board = _board(self.output)
+        with _stop_on_signal() as stop:
             while self.epoch < self.config.epochs:
-                self._train_epoch(n_workers, stop)
-                if stop.is_set:
-                    self.save_state()
-                    raise TrainingError(f"Stopped and saved. Go on with the same command and --resume ({self.output}).")
+                if not self._train_epoch(n_workers, stop):
+                    distributed.by_first(self._end_early)
                 self._finish_epoch()
 
-    def _train_epoch(self, n_workers: int, stop: "_Stop") -> None:
-        self.model.train()
-        self.sampler.epoch, self.sampler.skip = self.epoch, self.step
-        loader = DataLoader(
-            self.dataset, batch_sampler=self.sampler, num_workers=n_workers, pin_memory=self.device.type == "cuda"
-        )
-        bar = tqdm(loader, f"epoch {self.epoch + 1}/{self.config.epochs}", len(self.sampler), initial=self.step)
-        saved_at = time.monotonic()
-        for waveform, label, source in bar:
-            self.loss_sum += self._train_step(waveform, label, source)
-            self.step += 1
-            bar.set_postfix(loss=f"{self.loss_sum / self.step:.4f}", refresh=False)
-            if stop.is_set:
-                return
-            if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
-                self.save_state()
-                saved_at = time.monotonic()
+    def _end_early(self) -> None:
+        self.save_state()
+        raise TrainingError(f"Stopped and saved. Go on with the same command and --resume ({self.output}).")
 
-    def _train_step(self, waveform: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> float:
-        """One optimiser step; returns the loss of the main task."""
+    def batches(self, n_workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """This process's share of every batch that is left of the epoch: waveforms, labels and sources."""
+        self.sampler.epoch, self.sampler.skip = self.epoch, self.step
+        shares = map(distributed.share, self.sampler)
+        pinned = self.device.type == "cuda"
+        try:
+            yield from DataLoader(self.dataset, batch_sampler=shares, num_workers=n_workers, pin_memory=pinned)
+        except AudioError as error:  # from a worker it brings the traceback along; the last line is the sentence
+            raise TrainingError(str(error).splitlines()[-1].split("AudioError: ")[-1]) from None
+
+    def _train_epoch(self, n_workers: int, stop: "_Stop") -> bool:
+        """Train to the end of the epoch; False if it was stopped before."""
+        self.model.train()
+        size = self.config.batch_size
+        bar = tqdm(
+            desc=f"epoch {self.epoch + 1}/{self.config.epochs}",
+            total=len(self.sampler) * size,
+            initial=self.step * size,
+            unit="clip",
+            disable=distributed.rank() > 0,
+        )
+        saved_at = step_began = time.monotonic()
+        with bar:
+            for waveform, label, source in self.batches(n_workers):
+                self.loss_sum += self.train_step(waveform, label, source)
+                self.step += 1
+                now = time.monotonic()
+                self.seconds, step_began = self.seconds + now - step_began, now
+                bar.set_postfix(loss=f"{self.loss_sum / self.step:.4f}", refresh=False)
+                bar.update(size)
+                if distributed.any_process(stop.is_set):
+                    return False
+                if distributed.rank() == 0 and now - saved_at > SAVE_EVERY_SECONDS:
+                    self.save_state()
+                    saved_at = now
+        return True
+
+    def train_step(self, waveform: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> float:
+        """One optimiser step on this process's share of a batch; returns the whole batch's loss of the main task."""
         # Every step seeds its own draws, so that a resumed run repeats exactly what an unbroken one does.
         n_done = self.epoch * len(self.sampler) + self.step
-        torch.manual_seed(self.config.seed * 1_000_003 + n_done)
+        torch.manual_seed((self.config.seed + 9_973 * distributed.rank()) * 1_000_003 + n_done)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule(n_done)
-        waveform, label, source = waveform.to(self.device), label.to(self.device), source.to(self.device)
+        waveform, label, source = (batch.to(self.device, non_blocking=True) for batch in (waveform, label, source))
         with torch.no_grad():
             picture = self.spec_augment(self.model.features(waveform)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            network = self.model.network
-            embedding = network.embed(network.forward_features(picture))
-            logits = network.head(network.dropout(embedding))
-            source_logits = self.source_head(embedding)
+        return self.learn(picture, label, source)
+
+    def learn(self, picture: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> float:
+        """One optimiser step on pictures (items, 1, n_mels, frames); returns the loss of the main task."""
+        loss, total = self.gradients(picture, label, source).tolist()
+        if not math.isfinite(total):
+            n_done = self.epoch * len(self.sampler) + self.step
+            raise TrainingError(f"The loss is not a number at step {n_done}; lower the learning rate.")
+        if self.config.sam_rho:
+            with uphill(self.parameters, self.config.sam_rho), still_statistics(self.model):
+                self.gradients(picture, label, source)
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.ema.update_parameters(self.model)
+        return loss
+
+    def gradients(self, picture: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """Set every parameter's gradient, averaged over all processes; returns the main task's loss and the sum, so too."""
+        with torch.autocast(self.device.type, dtype=self.half_type, enabled=self.half_type is not None):
+            logits, source_logits = self.both_logits(picture)
         smoothing = self.config.label_smoothing
         loss = nn.functional.cross_entropy(logits.float(), label, label_smoothing=smoothing)
         source_loss = nn.functional.cross_entropy(source_logits.float(), source, label_smoothing=smoothing)
-        total = loss + self.config.source_weight * source_loss
-        if not torch.isfinite(total):
-            raise TrainingError(f"The loss is not a number at step {n_done}; lower the learning rate.")
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self.ema.update_parameters(self.model)
-        return loss.item()
+        total = loss + self.config.source_weight * source_loss
+        self.scaler.scale(total).backward()
+        losses = torch.stack((loss, total)).detach()
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        statistics = [buffer for buffer in self.model.network.buffers() if buffer.is_floating_point()]
+        distributed.average([*gradients, *statistics, losses], len(label))
+        return losses
+
+    def _both_logits(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        network = self.model.network
+        embedding = network.embed(network.forward_features(picture))
+        return network.head(network.dropout(embedding)), self.source_head(embedding)
 
     def _schedule(self, n_done: int) -> float:
         """Linear warm-up, then half a cosine down to 1 % of the learning rate."""
@@ -202,8 +280,14 @@ class Run:
             "train_loss": round(self.loss_sum / self.step, 5),
             "dev_eer": None,
             "unjudged": None,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(self.seconds, 2),
+            "clips_per_second": round(self.step * self.config.batch_size / self.seconds, 2),
         }
-        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+        self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
+        distributed.by_first(self._record, row)
+
+    def _record(self, row: dict) -> None:
         message = f"epoch {row['epoch']}: loss {row['train_loss']:.4f}"
         if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
             classifier = self.ema.module
@@ -218,35 +302,53 @@ class Run:
         print(message, flush=True)
         self.log.append(row)
         _write_csv(self.output / "metrics.csv", self.log)
+        if self.board:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self.board.add_scalar(name, value, row["epoch"])
+            self.board.flush()
         self.save_state()
 
     def save_state(self) -> None:
-        """Everything needed to go on, written aside and renamed."""
+        """Everything needed to go on; raises StorageError, and then the state saved before is still there."""
         state = {
             "model": self.model.state_dict(),
             "source_head": self.source_head.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             "loss_sum": self.loss_sum,
+            "seconds": self.seconds,
             "best_eer": self.best_eer,
             "log": self.log,
             "data_digest": self.data_digest,
             "config": json.dumps(asdict(self.config)),
         }
-        self.output.mkdir(parents=True, exist_ok=True)
-        aside = self.output / (STATE_FILE + ".partial")
-        torch.save(state, aside)
-        os.replace(aside, self.output / STATE_FILE)
+        file = io.BytesIO()  # torch.save to a path calls a full disk "unexpected pos"
+        torch.save(state, file)
+        write_whole(self.output / STATE_FILE, file.getvalue())
 
     def resume(self) -> None:
         """Take up the run saved in the output folder; raises TrainingError if it is another run."""
+        state = distributed.by_first(self._read_state)
+        self.model.load_state_dict(state["model"])
+        self.source_head.load_state_dict(state["source_head"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]
+        self.best_eer, self.log = state["best_eer"], state["log"]
+        self.seconds = state.get("seconds", 0.0)  # a state of before this was kept
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+    def _read_state(self) -> dict:
         path = self.output / STATE_FILE
         if not path.is_file():
             raise TrainingError(f"There is no run to resume in {self.output}.")
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError):
             raise TrainingError(f"{path} is damaged; start again in another folder.") from None
         told = json.loads(json.dumps(asdict(self.config)))
@@ -255,12 +357,7 @@ class Run:
             raise TrainingError(f"The run in {self.output} had other settings: {', '.join(differing)}.")
         if state["data_digest"] != self.data_digest:
             raise TrainingError(f"The run in {self.output} had other clips or noises.")
-        self.model.load_state_dict(state["model"])
-        self.source_head.load_state_dict(state["source_head"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.loss_sum, self.best_eer, self.log = state["loss_sum"], state["best_eer"], state["log"]
+        return state
 
 
 @dataclass(frozen=True)
@@ -309,14 +406,10 @@ def calibrated(classifier: SpoofClassifier, scores: np.ndarray) -> np.ndarray:
 
 
 def save_checkpoint(classifier: SpoofClassifier, folder: Path) -> None:
-    """config.json and model.safetensors, written aside and renamed file by file."""
-    aside = folder.with_name(folder.name + ".partial")
-    classifier.save_pretrained(aside)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "model.safetensors"):
-        os.replace(aside / name, folder / name)
-    (aside / "README.md").unlink(missing_ok=True)
-    aside.rmdir()
+    """config.json and model.safetensors, written aside and renamed file by file; raises StorageError."""
+    with written_aside(folder) as aside:
+        classifier.save_pretrained(aside)
+        (aside / "README.md").unlink(missing_ok=True)  # the library's own; ours is written with the figures
 
 
 def report(detector: Detector, clips: list[Clip]) -> dict:
@@ -401,13 +494,26 @@ def _weight_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+def _half_type(device: torch.device) -> torch.dtype | None:
+    """What to compute in under autocast: nothing shorter on a CPU, bfloat16 on CUDA, float16 where that is lacking."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _board(output: Path):
+    """TensorBoard's writer into OUTPUT/tensorboard, for which its package must be there."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(output / "tensorboard")
+
+
 def _write_csv(path: Path, rows: list[dict]) -> None:
-    aside = path.with_name(path.name + ".partial")
-    with open(aside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(aside, path)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, rows[-1])  # a run begun before a column was added resumes
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, file.getvalue())
 
 
 class _Stop:
@@ -415,16 +521,18 @@ class _Stop:
 
 
 @contextmanager
-def _stop_on_interrupt():
-    """Ctrl-C sets a flag that is looked at between steps; a second Ctrl-C breaks off at once."""
-    stop, previous = _Stop(), signal.getsignal(signal.SIGINT)
+def _stop_on_signal():
+    """Ctrl-C or SIGTERM sets a flag that is looked at between steps; a second one breaks off at once."""
+    stop, previous = _Stop(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def on_interrupt(number, frame) -> None:
+    def on_signal(number, frame) -> None:
         stop.is_set = True
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(number, previous[number])
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    for number in previous:
+        signal.signal(number, on_signal)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

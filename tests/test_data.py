@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
 from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_window
-from deepfake_detector.data.manifest import Clip, DataError, check_clips, of_split, read_clips
+from deepfake_detector.data.manifest import Clip, DataError, check_clips, of_split, read_clips, read_sound_clips
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
 
@@ -63,6 +63,30 @@ def test_every_unreadable_file_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 of 3") as caught:
         check_clips(read_clips([tmp_path / "set.csv"]), 16_000)
     assert all(name in str(caught.value) for name in ("text.wav", "lost.wav")) and "good.wav" not in str(caught.value)
+
+
+def test_faults_of_all_data_sets_are_named_together(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["good.wav"])
+    (tmp_path / "text.wav").write_text("not a recording")
+    (tmp_path / "one.csv").write_text("path,label\ngood.wav,real\ntext.wav,fake\ngood.wav,maybe\n")
+    (tmp_path / "two.csv").write_text("path,label\nlost.wav,fake\n")
+    sources = [tmp_path / "one.csv", tmp_path / "two.csv", tmp_path / "nowhere"]
+    for workers in (0, 2):
+        with pytest.raises(DataError, match="4 faults") as caught:
+            read_sound_clips(sources, 16_000, workers)
+        message = str(caught.value)
+        assert all(part in message for part in ("one.csv, line 4", "text.wav", "lost.wav", "nowhere"))
+        assert "good.wav" not in message
+    with pytest.raises(DataError, match="2 faults"):  # a wrong label is no bad file
+        read_sound_clips(sources, 16_000, skip_bad_files=True)
+
+
+def test_bad_files_are_left_out_on_request(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["good.wav"])
+    (tmp_path / "set.csv").write_text("path,label\ngood.wav,real\nlost.wav,fake\n")
+    clips, faults = read_sound_clips([tmp_path / "set.csv"], 16_000, skip_bad_files=True)
+    assert [clip.path.name for clip in clips] == ["good.wav"]
+    assert [path.name for path in faults] == ["lost.wav"] and "no file called lost.wav" in faults[tmp_path / "lost.wav"]
 
 
 def test_copies_of_one_recording_share_a_group(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from .conftest import ROOT
 
 # Left to right as in README.md; a module imports only from its own group or from groups to its left.
 LAYERS = (
-    {"audio", "features", "metrics", "speech"},
+    {"audio", "features", "metrics", "speech", "files", "distributed", "sharpness"},
     {"model"},
     {"explain", "resynthesis"},
     {"detector"},
@@ -32,7 +32,8 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             depth = len(path.relative_to(ROOT / "deepfake_detector").parts) - node.level
             inside_data = path.parent.name == "data" and depth == 1
-            found.add("data" if inside_data else (node.module or "").split(".")[0])
+            named = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {"data"} if inside_data else {name.split(".")[0] for name in named}
     return found
 
 

@@ -1,42 +1,30 @@
 """Training on a tiny set: it learns, it survives a kill, and its checkpoint is what the page loads."""
 
 import csv
+import importlib.util
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from safetensors.torch import load_file
 
 from deepfake_detector import Detector
-from deepfake_detector.training import STATE_FILE, SpecAugment
+from deepfake_detector.data.manifest import read_clips
+from deepfake_detector.training import STATE_FILE, Run, SpecAugment
+from train import RECIPES
 
-from .conftest import ROOT
+from .conftest import ROOT, TINY_FEATURES
 
 SETTINGS = ("--network", "basic-cnn", "--device", "cpu", "--workers", "0", "--no-imagenet", "--epochs", "2")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> Path:
-    """Pieces of speech as "real"; the same voice with a whistle as "fake"."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows = ["path,label,group,system,split"]
-    whistle = 0.05 * np.sin(2 * np.pi * 6_000 * np.arange(24_000) / 16_000)
-    for i in range(96):
-        start = int(rng.integers(4_000, len(voice) - 36_000))
-        samples = voice[start : start + 24_000] * rng.uniform(0.3, 1.0) + 0.002 * rng.standard_normal(24_000)
-        soundfile.write(folder / f"{i}.wav", samples + (whistle if i % 2 else 0), 16_000)
-        rows.append(f"{i}.wav,{('real', 'fake')[i % 2]},{i},whistle,{'dev' if i >= 64 else 'train'}")
-    (folder / "manifest.csv").write_text("\n".join(rows))
-    return folder
 
 
 def train(data: Path, output: Path, *more: str, **options) -> subprocess.Popen:
@@ -82,15 +70,27 @@ def test_finetuning_starts_from_a_checkpoint(finished: Path, data: Path, tmp_pat
     assert process.returncode == 1 and "another network" in errors
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    weights, others = (load_file(folder / "best" / "model.safetensors") for folder in (one, other))
+    assert weights.keys() == others.keys()
+    return all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def without_timings(run: Path) -> list[dict]:
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: row[name] for name in row.keys() - {"seconds", "clips_per_second"}} for row in rows]
+
+
 def assert_same_weights(one: Path, other: Path) -> None:
-    expected, resumed = (load_file(folder / "best" / "model.safetensors") for folder in (one, other))
-    assert expected.keys() == resumed.keys()
-    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
-    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    assert same_weights(one, other)
+    assert without_timings(one) == without_timings(other)
 
 
-def test_killed_run_ends_with_the_same_weights(finished: Path, data: Path, tmp_path: Path) -> None:
-    output = tmp_path / "killed"
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run killed in its second epoch."""
+    output = tmp_path_factory.mktemp("runs") / "killed"
     process = train(data, output)
     deadline = time.monotonic() + 240
     while not (output / STATE_FILE).is_file():  # written at the end of the first epoch
@@ -98,22 +98,70 @@ def test_killed_run_ends_with_the_same_weights(finished: Path, data: Path, tmp_p
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = torch.load(output / STATE_FILE, weights_only=True)["epoch"]
-    assert done < 2
+    assert torch.load(output / STATE_FILE, weights_only=True)["epoch"] < 2
+    return output
+
+
+def test_killed_run_ends_with_the_same_weights(finished: Path, killed: Path, data: Path, tmp_path: Path) -> None:
+    output = shutil.copytree(killed, tmp_path / "resumed")
     wait(train(data, output, "--resume"))
     assert_same_weights(finished, output)
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_state(
+    finished: Path, killed: Path, data: Path, tmp_path: Path
+) -> None:
+    """No file may grow beyond half the state's size, which the system reports as it does a full disk."""
+    output = shutil.copytree(killed, tmp_path / "full")
+    state = (output / STATE_FILE).read_bytes()
+    limit = len(state) // 2
+
+    def set_limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = train(data, output, "--resume", preexec_fn=set_limit)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in errors
+    sentence = errors.strip().splitlines()[-1]
+    assert sentence.startswith("There is no space left to write") and STATE_FILE in sentence
+    assert (output / STATE_FILE).read_bytes() == state and not list(output.rglob("*.partial"))
+    wait(train(data, output, "--resume"))
+    assert_same_weights(finished, output)
+
+
+def test_the_seed_decides_the_weights(finished: Path, data: Path, tmp_path: Path) -> None:
+    for name, seed in (("again", "0"), ("other", "1")):
+        wait(train(data, tmp_path / name, "--seed", seed))
+    assert_same_weights(finished, tmp_path / "again")
+    assert not same_weights(finished, tmp_path / "other")
+
+
+def test_sharpness_aware_run_resumes_to_the_same_weights(finished: Path, data: Path, tmp_path: Path) -> None:
+    """Stopped by SIGTERM, as a cluster does."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    wait(train(data, whole, "--sam-rho", "0.05"))
+    process = train(data, stopped, "--sam-rho", "0.05")
+    stop_in_first_epoch(process, signal.SIGTERM)
+    wait(train(data, stopped, "--sam-rho", "0.05", "--resume"))
+    assert_same_weights(whole, stopped)
+    assert not same_weights(whole, finished)
+
+
+def stop_in_first_epoch(process: subprocess.Popen, number: int) -> None:
+    for line in iter(process.stderr.readline, ""):
+        if "epoch 1/2" in line:  # the progress bar of the first epoch is there, so its loop is running
+            break
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "--resume" in errors and "Traceback" not in errors
 
 
 def test_ctrl_c_saves_and_the_rest_of_the_epoch_is_the_same(finished: Path, data: Path, tmp_path: Path) -> None:
     """Stopped in the middle of an epoch, with worker processes; then taken up without them."""
     output = tmp_path / "stopped"
     process = train(data, output, "--workers", "1", start_new_session=True)
-    for line in iter(process.stderr.readline, ""):
-        if "epoch 1/2" in line:  # the progress bar of the first epoch is there, so its loop is running
-            break
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and "--resume" in errors and "Traceback" not in errors
+    stop_in_first_epoch(process, signal.SIGINT)
     state = torch.load(output / STATE_FILE, weights_only=True)
     assert (state["epoch"], state["step"]) < (2, 0)
     wait(train(data, output, "--resume"))
@@ -133,6 +181,55 @@ def test_wrong_call_is_one_sentence(data: Path, tmp_path: Path, more: tuple[str,
     process = train(data, tmp_path / "none", *more)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and sentence in errors and "Traceback" not in errors
+
+
+def test_bad_files_are_named_and_skipped_on_request(data: Path, tmp_path: Path) -> None:
+    """A row with a wrong label is refused in any case; on --resume nothing is decoded again."""
+    rows = (data / "manifest.csv").read_text().replace("\n", f"\n{data}/").splitlines()
+    (tmp_path / "text.wav").write_text("not a recording")
+    (tmp_path / "set.csv").write_text("\n".join([*rows, "text.wav,fake,,,train", "lost.wav,real,,,dev"]))
+    (tmp_path / "wrong.csv").write_text("path,label\nthing.wav,thing\n")
+    output = tmp_path / "run"
+
+    _, errors = train(tmp_path / "set.csv", output, "--data", tmp_path / "set.csv", tmp_path / "wrong.csv").communicate(
+        timeout=60
+    )
+    assert all(fault in errors for fault in ("3 faults", "text.wav", "lost.wav", "wrong.csv, line 2", "'thing'"))
+    assert "Traceback" not in errors and not output.exists()
+
+    errors = wait(train(tmp_path / "set.csv", output, "--skip-bad-files", "--workers", "2", "--epochs", "1"))
+    assert "2 files are skipped" in errors and "text.wav" in errors and "lost.wav" in errors
+    skipped = [line.split("\t")[0] for line in (output / "skipped.txt").read_text().splitlines()]
+    assert skipped == [str(tmp_path / "text.wav"), str(tmp_path / "lost.wav")]
+    assert json.loads((output / "best" / "metrics.json").read_text())["clips"] == 32
+    wait(train(tmp_path / "set.csv", output, "--skip-bad-files", "--epochs", "1", "--resume"))
+
+
+def test_compiling_leaves_names_and_loss_alone(data: Path, tmp_path: Path) -> None:
+    """Without the C++ compiler's minutes: what is compiled runs as it is written."""
+    config = replace(RECIPES["default"], features=TINY_FEATURES, network="basic-cnn")
+    plain, compiled = (Run(config, read_clips([data]), None, tmp_path, "cpu", compiled=on) for on in (False, True))
+    batch = next(plain.batches(0))
+    with torch.compiler.set_stance("force_eager"):
+        assert plain.train_step(*batch) == compiled.train_step(*batch)
+    assert plain.model.state_dict().keys() == compiled.model.state_dict().keys()
+    assert plain.ema.state_dict().keys() == compiled.ema.state_dict().keys()
+
+
+def test_tensorboard_is_written_or_asked_for(data: Path, tmp_path: Path) -> None:
+    process = train(data, tmp_path / "run", "--tensorboard", "--epochs", "1")
+    _, errors = process.communicate(timeout=120)
+    if importlib.util.find_spec("tensorboard"):
+        assert process.returncode == 0 and list((tmp_path / "run" / "tensorboard").glob("events.*"))
+    else:
+        assert process.returncode == 1 and "pip install tensorboard" in errors and "Traceback" not in errors
+
+
+def test_metrics_tell_speed_and_learning_rate(finished: Path) -> None:
+    with open(finished / "metrics.csv") as file:
+        first, last = csv.DictReader(file)
+    assert float(first["learning_rate"]) > float(last["learning_rate"]) > 0
+    assert all(float(row["seconds"]) > 0 and float(row["clips_per_second"]) > 0 for row in (first, last))
 
 
 def test_other_settings_are_not_resumed(finished: Path, data: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..audio import AudioError, stream_audio
@@ -46,23 +47,54 @@ def read_clips(sources: Iterable[str | Path]) -> list[Clip]:
 
     Raises DataError, naming every wrong row at once. Whether the files can be read, `check_clips` tells.
     """
-    clips = [clip for source in sources for clip in _read_source(Path(source))]
-    if not clips:
-        raise DataError("No labelled clips were found.")
+    clips, faults = _read_sources(sources)
+    _refuse(faults)
     return clips
 
 
-def check_clips(clips: list[Clip], sample_rate: int) -> None:
+def check_clips(clips: list[Clip], sample_rate: int, n_workers: int = 0) -> None:
     """Decode every file once; raises DataError naming all that cannot be read, before a long run starts."""
-    faults = []
-    for clip in tqdm(clips, "checking files", leave=False):
+    _refuse(list(find_unreadable(clips, sample_rate, n_workers).values()), f" of {len(clips)} files cannot be read")
+
+
+def read_sound_clips(
+    sources: Iterable[str | Path], sample_rate: int, n_workers: int = 0, skip_bad_files: bool = False
+) -> tuple[list[Clip], dict[Path, str]]:
+    """`read_clips` and `check_clips` in one: every fault of all data sets in one DataError.
+
+    With `skip_bad_files` unreadable files are left out and returned with their faults; wrong rows are still refused.
+    """
+    clips, faults = _read_sources(sources)
+    unreadable = find_unreadable(clips, sample_rate, n_workers)
+    _refuse(faults + ([] if skip_bad_files else list(unreadable.values())))
+    return [clip for clip in clips if clip.path not in unreadable], unreadable
+
+
+def find_unreadable(clips: list[Clip], sample_rate: int, n_workers: int = 0) -> dict[Path, str]:
+    """Decode every file once, in `n_workers` processes: path -> fault of those that cannot be read."""
+    files = list(dict.fromkeys(clip.path for clip in clips))
+    checks = DataLoader(_Checks(files, sample_rate), batch_size=None, num_workers=n_workers)
+    faults = zip(files, tqdm(checks, "checking files", leave=False), strict=True)
+    return {path: fault for path, fault in faults if fault}
+
+
+class _Checks(Dataset):
+    """File -> what is wrong with it, or an empty text."""
+
+    def __init__(self, files: list[Path], sample_rate: int) -> None:
+        self.files, self.sample_rate = files, sample_rate
+
+    def __getitem__(self, index: int) -> str:
+        path = self.files[index]
         try:
-            for _ in stream_audio(clip.path, sample_rate):
+            for _ in stream_audio(path, self.sample_rate):
                 pass
         except AudioError as error:
-            faults.append(f"{clip.path.parent}: {error}")
-    if faults:
-        raise DataError(_list_faults(f"{len(faults)} of {len(clips)} files cannot be read", faults))
+            return f"{path.parent}: {error}"
+        return ""
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 def of_split(clips: list[Clip], split: str) -> list[Clip]:
@@ -74,20 +106,34 @@ def of_split(clips: list[Clip], split: str) -> list[Clip]:
     return chosen
 
 
-def _read_source(source: Path) -> list[Clip]:
+def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]:
+    """Clips of all data sets, and what is wrong with the sets; raises DataError if there is neither."""
+    clips, faults = [], []
+    for source in sources:
+        try:
+            clips += _read_source(Path(source), faults)
+        except DataError as error:
+            faults.append(str(error))
+    if not clips and not faults:
+        raise DataError("No labelled clips were found.")
+    return clips, faults
+
+
+def _read_source(source: Path, faults: list[str]) -> list[Clip]:
+    """The clips of one data set; a wrong row is added to `faults`."""
     if source.is_file():
-        return _read_csv(source)
+        return _read_csv(source, faults)
     for folder in (source, source / "LA"):
         if (folder / PROTOCOL_FOLDER).is_dir():
             return [_clip(trial) for trial in read_protocols(folder)]
     if (source / "manifest.csv").is_file():
-        return _read_csv(source / "manifest.csv")
+        return _read_csv(source / "manifest.csv", faults)
     if source.is_dir():
         return _read_folders(source)
     raise DataError(f"There is no data set at {source}.")
 
 
-def _read_csv(path: Path) -> list[Clip]:
+def _read_csv(path: Path, faults: list[str]) -> list[Clip]:
     """CSV with the columns path,label and optionally group,system,split,family,corpus,speaker; paths relative to it."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets put a mark at the start
@@ -96,14 +142,13 @@ def _read_csv(path: Path) -> list[Clip]:
         raise DataError(f"{path} is no text in UTF-8; save it again as CSV UTF-8.") from None
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise DataError(f"{path} needs a header with the columns path,label and at least one row.")
-    faults = [
-        f"line {line}: label {row['label']!r}, split {row.get('split')!r}"
-        for line, row in enumerate(rows, start=2)
-        if (row["label"] or "").strip().lower() not in LABELS or (row.get("split") or "train") not in SPLITS
-    ]
-    if faults:
-        raise DataError(_list_faults(f"{path} has {len(faults)} rows with an unknown label or split", faults))
-    return [_clip(row, path.parent) for row in rows]
+    clips = []
+    for line, row in enumerate(rows, start=2):
+        if (row["label"] or "").strip().lower() not in LABELS or (row.get("split") or "train") not in SPLITS:
+            faults.append(f"{path}, line {line}: unknown label {row['label']!r} or split {row.get('split')!r}")
+        else:
+            clips.append(_clip(row, path.parent))
+    return clips
 
 
 def _read_folders(folder: Path) -> list[Clip]:
@@ -141,6 +186,7 @@ def _split_of(group: str) -> str:
     return "dev" if share < DEV_SHARE else "train"
 
 
-def _list_faults(headline: str, faults: list[str], shown: int = 20) -> str:
-    more = [f"... and {len(faults) - shown} more"] if len(faults) > shown else []
-    return "\n  ".join([headline + ":", *faults[:shown], *more])
+def _refuse(faults: list[str], what: str = " faults in the data") -> None:
+    """Raise a DataError that names all faults, if there are any."""
+    if faults:
+        raise DataError("\n  ".join([f"{len(faults)}{what}:", *faults]) if len(faults) > 1 else faults[0])

@@ -1,0 +1,105 @@
+"""Several processes train what one process trains; two on the CPU stand for many."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from deepfake_detector import distributed
+from deepfake_detector.data.manifest import read_clips
+from deepfake_detector.training import Run
+from train import RECIPES
+
+from .conftest import ROOT, TINY_FEATURES
+from .test_training import SETTINGS, assert_same_weights, wait
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+def start(*command: str | Path) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, env=environment, **pipes)
+
+
+def train_on_two(data: Path, output: Path, *more: str) -> subprocess.Popen:
+    return start(*TORCHRUN, "train.py", "--data", data, "--output", output, *SETTINGS, *more)
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    process = train_on_two(data, output)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    once = ("64 clips to train on", "epoch 1: loss", "epoch 2: loss", "the checkpoint is in")
+    assert all(printed.count(text) == 1 for text in once), printed
+    return output
+
+
+def test_two_processes_write_one_run(finished: Path) -> None:
+    assert sorted(path.name for path in finished.iterdir()) == ["best", "metrics.csv", "training_state.pt"]
+    assert len((finished / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_a_stopped_run_of_two_resumes_to_the_same_weights(finished: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "stopped"
+    process = train_on_two(data, output)
+    for line in iter(process.stderr.readline, ""):
+        if "epoch 1/2" in line:
+            break
+    process.send_signal(signal.SIGINT)  # to torchrun, which hands it on
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0 and errors.count("Stopped and saved") == 1
+    wait(train_on_two(data, output, "--resume"))
+    assert_same_weights(finished, output)
+
+
+def test_what_cannot_start_is_said_once(data: Path, tmp_path: Path) -> None:
+    process = train_on_two(data, tmp_path / "none", "--resume")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0 and errors.count("There is no run to resume") == 1
+
+
+def test_loss_and_gradients_are_those_of_one_process(data: Path, tmp_path: Path) -> None:
+    for folder, launcher in ((tmp_path / "one", TORCHRUN[:1]), (tmp_path / "two", TORCHRUN)):
+        folder.mkdir()
+        wait(start(*launcher, "-m", "tests.test_distributed", data, folder))
+    one, first, second = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    assert one["items"] == first["items"] + second["items"] and first["items"] > 0 < second["items"]
+    for process in (first, second):
+        assert process["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(process["gradients"], one["gradients"], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first["averaged"], second["averaged"], strict=True))
+
+
+def take_one_step(data: Path, folder: Path) -> None:
+    """What a process of the test above does: a gradient in a form that is exact, then a whole step as in training."""
+    distributed.join()
+    recipe = RECIPES["default"]
+    config = replace(recipe, features=TINY_FEATURES, network="basic-cnn", dropout=0.0, mask_mels=0, mask_frames=0)
+    # 33 items: the shares are of different sizes.
+    run = Run(replace(config, batch_size=33), read_clips([data]), None, folder, "cpu")
+    run.model.train()
+    waveform, label, source = next(run.batches(0))
+    norms = [module for module in run.model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.eval()
+    loss, _ = run.gradients(run.model.features(waveform), label, source).tolist()
+    gradients = [parameter.grad.clone() for parameter in run.parameters]
+    run.model.train()
+    run.train_step(waveform, label, source)
+    averaged = list(run.ema.module.state_dict().values())
+    result = {"items": len(label), "loss": loss, "gradients": gradients, "averaged": averaged}
+    torch.save(result, folder / f"{distributed.rank()}.pt")
+    distributed.leave()
+
+
+if __name__ == "__main__":
+    take_one_step(Path(sys.argv[1]), Path(sys.argv[2]))
