@@ -11,7 +11,8 @@ NEIGHBOURS = (13, 5)  # mel bands, frames: the surroundings that "contrast" take
 
 # "picture": zero mean, unit variance. Before that, "band" takes each mel band's mean over time away, and "contrast" each
 # cell's surroundings: what is left is fine structure, in which microphone, room and corpus say little.
-NORMALISATIONS = ("picture", "band", "contrast")
+# "picture+contrast" shows the network both, as two channels.
+NORMALISATIONS = ("picture", "band", "contrast", "picture+contrast")
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class FeatureConfig:
     def window_hop_samples(self) -> int:
         return round(self.window_hop_seconds * self.sample_rate)
 
+    @property
+    def in_chans(self) -> int:
+        """Channels of what the network sees."""
+        return self.normalise.count("+") + 1
+
 
 class MelSpectrogram(nn.Module):
-    """Waveform (batch, samples) -> normalised log-mel picture (batch, 1, n_mels, frames).
+    """Waveform (batch, samples) -> normalised log-mel picture (batch, in_chans, n_mels, frames).
 
     `decibels` equals librosa.power_to_db(librosa.feature.melspectrogram(...)): Hann window, zero-padded centred
     frames, Slaney scale and area norm. Arithmetic is float32 even under autocast.
@@ -78,15 +84,22 @@ class MelSpectrogram(nn.Module):
 
     def normalise(self, level_db: torch.Tensor) -> torch.Tensor:
         """dB (batch, n_mels, frames) -> what the network sees; the recording level has no influence."""
-        if self.config.normalise == "band":
-            level_db = level_db - level_db.mean(2, keepdim=True)
-        if self.config.normalise == "contrast":
-            level_db = level_db - _surroundings(level_db)
-        mean, std = level_db.mean((1, 2), keepdim=True), level_db.std((1, 2), keepdim=True)
-        return ((level_db - mean) / (std + 1e-3)).unsqueeze(1)
+        return torch.stack([_standardise(_without(kind, level_db)) for kind in self.config.normalise.split("+")], dim=1)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         return self.normalise(self.decibels(waveform))
+
+
+def _without(kind: str, level_db: torch.Tensor) -> torch.Tensor:
+    """dB (batch, n_mels, frames) less what a kind of normalisation takes away."""
+    if kind == "band":
+        return level_db - level_db.mean(2, keepdim=True)
+    return level_db - _surroundings(level_db) if kind == "contrast" else level_db
+
+
+def _standardise(cells: torch.Tensor) -> torch.Tensor:
+    mean, std = cells.mean((1, 2), keepdim=True), cells.std((1, 2), keepdim=True)
+    return (cells - mean) / (std + 1e-3)
 
 
 def _surroundings(level_db: torch.Tensor) -> torch.Tensor:

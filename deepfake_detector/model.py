@@ -68,7 +68,7 @@ class AttentiveStatistics(nn.Module):
 class ResEfficientCNN(nn.Module):
     """EfficientNet-B0 feature maps -> residual stage -> attentive statistics -> embedding -> dropout -> 2 logits.
 
-    Input (batch, 1, n_mels, frames). EfficientNet's maps at stride 16 and 32 are brought to one width and added at
+    Input (batch, in_chans, n_mels, frames). EfficientNet's maps at stride 16 and 32 are brought to one width and added at
     stride 16, where a cell of the map is still fine enough to show *where* the network looked; two ResNet basic
     blocks with identity shortcuts refine the sum. `dropout` acts on the embedding, before the linear head.
     """
@@ -160,9 +160,9 @@ class SpoofClassifier(
         super().__init__()
         self.features = MelSpectrogram(features)
         if network == "res-efficientcnn":
-            self.network = ResEfficientCNN(features.n_mels, backbone, width, dropout)
+            self.network = ResEfficientCNN(features.n_mels, backbone, width, dropout, features.in_chans)
         elif network == "basic-cnn":
-            self.network = BasicCNN(dropout)
+            self.network = BasicCNN(dropout, features.in_chans)
         else:
             raise CheckpointError(f"the network {network!r} is unknown; choose res-efficientcnn or basic-cnn")
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
@@ -233,7 +233,7 @@ def log_odds(logits: torch.Tensor) -> torch.Tensor:
 
 
 def load_imagenet_weights(model: SpoofClassifier, backbone: str, file: str | Path | None = None) -> None:
-    """Start the backbone from timm's ImageNet weights (downloads them once; the stem is summed over RGB).
+    """Start the backbone from timm's ImageNet weights (downloads them once; timm spreads the RGB stem over the channels).
 
     With `file`, from a saved state of it or of a sibling without squeeze-and-excitation (EfficientNet-Lite0 for B0), which
     has the same convolutions and norms in the same order; the gates of squeeze-and-excitation then start almost open.
@@ -244,7 +244,9 @@ def load_imagenet_weights(model: SpoofClassifier, backbone: str, file: str | Pat
         _load_sibling_weights(model.network.backbone, Path(file))
         return
     try:
-        pretrained = timm.create_model(backbone, pretrained=True, in_chans=1, features_only=True, out_indices=(3, 4))
+        pretrained = timm.create_model(
+            backbone, pretrained=True, in_chans=model.config.in_chans, features_only=True, out_indices=(3, 4)
+        )
     except (OSError, httpx2.HTTPError):
         raise CheckpointError(
             f"The ImageNet weights of {backbone} cannot be fetched; go online once, start from a file with "
@@ -269,7 +271,8 @@ def _load_sibling_weights(backbone: nn.Module, file: Path) -> None:
     wanted = [name for name in state if not is_gate[name]]
     for name, tensor in zip(wanted, given, strict=False):  # what is left over is the classifier's
         if tensor.shape != state[name].shape and name.startswith("conv_stem"):
-            tensor = tensor.sum(1, keepdim=True)  # RGB -> one channel, as timm does
+            n = state[name].shape[1]
+            tensor = tensor.sum(1, keepdim=True).expand(-1, n, -1, -1) / n  # every channel alike, the sum unchanged
         if tensor.shape != state[name].shape:
             raise CheckpointError(f"{file} holds weights of another network: {name} does not fit.")
         state[name].copy_(tensor)

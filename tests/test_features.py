@@ -68,6 +68,8 @@ def test_contrast_is_what_a_cell_has_over_its_surroundings() -> None:
     expected = (expected - expected.mean((1, 2), keepdims=True)) / expected.std((1, 2), keepdims=True)
     seen = MelSpectrogram(config(normalise="contrast")).normalise(level_db)[:, 0].numpy()
     assert np.abs(seen - expected).max() < 0.02  # a thousandth is added to the deviation, which has one degree less
+    both = MelSpectrogram(config(normalise="picture+contrast")).normalise(level_db)
+    assert both.shape == (2, 2, 32, 40) and torch.equal(both[:, 1], torch.from_numpy(seen))
 
 
 def test_silence_and_noise_stay_finite() -> None:

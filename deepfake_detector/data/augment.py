@@ -15,11 +15,10 @@ from ..audio import MIN_SECONDS, AudioError, load_audio
 CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundfile ("MP3 ...") and FFmpeg ("aac")
     ("MP3 MPEG_LAYER_III", (16000, 22050, 44100), None),
     ("OGG VORBIS", (16000, 22050, 44100), None),
-    ("OGG OPUS", (8000, 12000, 16000, 24000, 48000), None),
     ("WAV ULAW", (8000,), None),
     ("WAV ALAW", (8000,), None),
     ("aac", (16000, 22050, 44100), (24, 128)),
-    ("libopus", (16000, 48000), (10, 32)),
+    ("libopus", (8000, 16000, 48000), (8, 64)),
     ("g722", (16000,), (64, 64)),
     ("libopencore_amrnb", (8000,), (7, 12)),
 )
@@ -158,6 +157,8 @@ def through_ffmpeg(samples: np.ndarray, rate: int, codec: str, bits_per_second: 
     encoder = av.CodecContext.create(codec, "w")
     encoder.sample_rate, encoder.layout, encoder.bit_rate = rate, "mono", bits_per_second
     encoder.format = encoder.codec.audio_formats[0]
+    if codec == "libopus":
+        encoder.options = {"compression_level": "3"}  # half the time of the default
     encoder.open()
     resampler = av.AudioResampler(encoder.format, "mono", rate, encoder.frame_size or 1024)
     frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
@@ -238,7 +239,8 @@ def suppress_noise(samples: np.ndarray, floor_quantile: float, overestimate: flo
 def even_out(samples: np.ndarray, n_smooth: int, strength: float) -> np.ndarray:
     """Automatic gain: divide by the smoothed envelope to a power (`strength` 0: unchanged, 1: flat)."""
     peak = float(np.abs(samples).max()) + 1e-9
-    envelope = np.sqrt(np.convolve(samples**2, np.full(n_smooth, 1 / n_smooth), "same").clip(0)) + 1e-2 * peak
+    energy = np.cumsum(np.pad(samples.astype(np.float64) ** 2, (n_smooth // 2 + 1, n_smooth - n_smooth // 2 - 1)))
+    envelope = np.sqrt((energy[n_smooth:] - energy[:-n_smooth]).clip(0) / n_smooth) + 1e-2 * peak
     return (samples * envelope**-strength).astype(np.float32)
 
 
