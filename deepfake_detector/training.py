@@ -60,9 +60,7 @@ class TrainConfig:
     learning_rate: float
     weight_decay: float
     warmup_share: float
-    sam_rho: (
-        float  # sharpness-aware minimisation: how far to look for a worse place; 0 turns it off, else twice the time
-    )
+    sam_rho: float  # how far sharpness-aware minimisation climbs (Euclidean); 0: not at all, in half the time
     ema_decay: float
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
@@ -166,7 +164,7 @@ class Run:
             raise TrainingError(f"{checkpoint} is a checkpoint of another network or front end.") from None
 
     def fit(self, n_workers: int) -> None:
-        """Train from wherever the run stands to its last epoch; Ctrl-C stops after the step and saves."""
+        """Train from wherever the run stands to its last epoch; Ctrl-C or SIGTERM stops after the step and saves."""
         if self.tensorboard and distributed.rank() == 0:
             self.board = _board(self.output)
         with _stop_on_signal() as stop:

@@ -130,6 +130,17 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_state(
     assert_same_weights(finished, output)
 
 
+def test_a_file_that_vanished_is_one_sentence(killed: Path, data: Path, tmp_path: Path) -> None:
+    """On --resume files are not decoded beforehand, and a worker process meets the gap."""
+    rest, output = shutil.copytree(data, tmp_path / "data"), shutil.copytree(killed, tmp_path / "run")
+    for i in range(64):
+        (rest / f"{i}.wav").unlink()
+    process = train(rest, output, "--resume", "--workers", "1")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert errors.strip().splitlines()[-1].startswith("There is no file called")
+
+
 def test_the_seed_decides_the_weights(finished: Path, data: Path, tmp_path: Path) -> None:
     for name, seed in (("again", "0"), ("other", "1")):
         wait(train(data, tmp_path / name, "--seed", seed))
