@@ -34,6 +34,8 @@ FEATURES = FeatureConfig(
     f_max_hz=8_000.0,
     top_db=80.0,
     normalise="picture",
+    picture_width=0,
+    picture_height=0,
     window_seconds=3.0,
     window_hop_seconds=1.5,
 )

@@ -20,12 +20,16 @@ class FeatureConfig:
     f_min_hz: float
     f_max_hz: float
     top_db: float
-    normalise: str  # "picture": zero mean, unit variance; "band": also each mel band's mean over time removed
+    normalise: str  # "picture": zero mean, unit variance; "band": also each band's mean removed; "colour": RGB, 0..1
+    picture_width: int  # pixels of the RGB picture; 0 without "colour", where a cell is a frame and a mel band
+    picture_height: int
     window_seconds: float
     window_hop_seconds: float
 
     def __post_init__(self) -> None:
-        assert self.normalise in ("picture", "band"), self.normalise
+        assert self.normalise in ("picture", "band", "colour"), self.normalise
+        is_drawn = self.normalise == "colour"
+        assert (self.picture_width > 0) == (self.picture_height > 0) == is_drawn
         assert 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2
         assert 0 < self.window_hop_seconds <= self.window_seconds and self.window_hop_samples > 0
         assert self.hop_length > 0 and self.top_db > 0
@@ -38,9 +42,19 @@ class FeatureConfig:
     def window_hop_samples(self) -> int:
         return round(self.window_hop_seconds * self.sample_rate)
 
+    @property
+    def in_chans(self) -> int:
+        """Channels of what the network sees."""
+        return 3 if self.normalise == "colour" else 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of what the network sees."""
+        return self.picture_height or self.n_mels
+
 
 class MelSpectrogram(nn.Module):
-    """Waveform (batch, samples) -> normalised log-mel picture (batch, 1, n_mels, frames).
+    """Waveform (batch, samples) -> normalised log-mel picture (batch, in_chans, rows, columns).
 
     `decibels` equals librosa.power_to_db(librosa.feature.melspectrogram(...)): Hann window, zero-padded centred
     frames, Slaney scale and area norm. Arithmetic is float32 even under autocast.
@@ -52,6 +66,8 @@ class MelSpectrogram(nn.Module):
         bank = mel_filter_bank(config.sample_rate, config.n_fft, config.n_mels, config.f_min_hz, config.f_max_hz)
         self.register_buffer("filter_bank", torch.from_numpy(bank), persistent=False)
         self.register_buffer("hann", torch.hann_window(config.n_fft), persistent=False)
+        if config.normalise == "colour":
+            self.register_buffer("colours", _colours("magma"), persistent=False)
 
     def power(self, waveform: torch.Tensor) -> torch.Tensor:
         """Mel power (batch, n_mels, frames) of a waveform (batch, samples)."""
@@ -73,13 +89,41 @@ class MelSpectrogram(nn.Module):
 
     def normalise(self, level_db: torch.Tensor) -> torch.Tensor:
         """dB (batch, n_mels, frames) -> what the network sees; the recording level has no influence."""
+        if self.config.normalise == "colour":
+            return self.draw(level_db).float() / 255
         if self.config.normalise == "band":
             level_db = level_db - level_db.mean(2, keepdim=True)
         mean, std = level_db.mean((1, 2), keepdim=True), level_db.std((1, 2), keepdim=True)
         return ((level_db - mean) / (std + 1e-3)).unsqueeze(1)
 
+    def draw(self, level_db: torch.Tensor) -> torch.Tensor:
+        """dB (batch, n_mels, frames) -> RGB pictures (batch, 3, picture_height, picture_width), uint8.
+
+        The loudest cell of each picture has the last colour, a cell `top_db` below it the first; high tones are at the
+        top. Cells are enlarged without blending, as librosa.display.specshow paints them.
+        """
+        above_floor = 1 + (level_db - level_db.amax((1, 2), keepdim=True)) / self.config.top_db
+        colours = self.colours[(above_floor * len(self.colours)).long().clamp(0, len(self.colours) - 1)]
+        cells = colours.permute(0, 3, 1, 2).flip(2)
+        size = (self.config.picture_height, self.config.picture_width)
+        return nn.functional.interpolate(cells, size, mode="nearest-exact")
+
+    def on_mels(self, heat: torch.Tensor) -> torch.Tensor:
+        """A map over what the network sees (batch, rows, columns) -> over mel bands (batch, n_mels, columns)."""
+        if self.config.normalise != "colour":
+            return heat
+        size = (self.config.n_mels, heat.shape[2])
+        return nn.functional.interpolate(heat.flip(1).unsqueeze(1), size, mode="area").squeeze(1)
+
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         return self.normalise(self.decibels(waveform))
+
+
+def _colours(name: str) -> torch.Tensor:
+    """A colour map of matplotlib as a table (256, 3), uint8."""
+    from matplotlib import colormaps  # not at the top: most checkpoints draw no picture
+
+    return torch.from_numpy(colormaps[name](np.arange(256), bytes=True)[:, :3].copy())
 
 
 def hz_to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:
