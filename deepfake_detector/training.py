@@ -214,7 +214,7 @@ class Run:
                 save_checkpoint(classifier, self.output / "best")
         print(message, flush=True)
         self.log.append(row)
-        _write_csv(self.output / "metrics.csv", self.log)
+        write_csv(self.output / "metrics.csv", self.log)
         self.save_state()
 
     def save_state(self) -> None:
@@ -232,32 +232,43 @@ class Run:
             "data_digest": self.data_digest,
             "config": json.dumps(asdict(self.config)),
         }
-        self.output.mkdir(parents=True, exist_ok=True)
-        aside = self.output / (STATE_FILE + ".partial")
-        torch.save(state, aside)
-        os.replace(aside, self.output / STATE_FILE)
+        write_state(self.output, state)
 
     def resume(self) -> None:
         """Take up the run saved in the output folder; raises TrainingError if it is another run."""
-        path = self.output / STATE_FILE
-        if not path.is_file():
-            raise TrainingError(f"There is no run to resume in {self.output}.")
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
-            raise TrainingError(f"{path} is damaged; start again in another folder.") from None
-        told = json.loads(json.dumps(asdict(self.config)))
-        differing = [key for key, value in json.loads(state["config"]).items() if told.get(key) != value]
-        if differing:
-            raise TrainingError(f"The run in {self.output} had other settings: {', '.join(differing)}.")
-        if state["data_digest"] != self.data_digest:
-            raise TrainingError(f"The run in {self.output} had other clips or noises.")
+        state = read_state(self.output, self.device, json.dumps(asdict(self.config)), self.data_digest)
         self.model.load_state_dict(state["model"])
         self.source_head.load_state_dict(state["source_head"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.loss_sum, self.best_eer, self.log = state["loss_sum"], state["best_eer"], state["log"]
+
+
+def write_state(output: Path, state: dict) -> None:
+    """Keep the state of a run, written aside and renamed."""
+    output.mkdir(parents=True, exist_ok=True)
+    aside = output / (STATE_FILE + ".partial")
+    torch.save(state, aside)
+    os.replace(aside, output / STATE_FILE)
+
+
+def read_state(output: Path, device: torch.device, config: str, data_digest: str) -> dict:
+    """The state of a run; raises TrainingError if there is none or if its settings (JSON) or data were others."""
+    path = output / STATE_FILE
+    if not path.is_file():
+        raise TrainingError(f"There is no run to resume in {output}.")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise TrainingError(f"{path} is damaged; start again in another folder.") from None
+    told = json.loads(config)
+    differing = [key for key, value in json.loads(state["config"]).items() if told.get(key) != value]
+    if differing:
+        raise TrainingError(f"The run in {output} had other settings: {', '.join(differing)}.")
+    if state["data_digest"] != data_digest:
+        raise TrainingError(f"The run in {output} had other clips or noises.")
+    return state
 
 
 @dataclass(frozen=True)
@@ -398,7 +409,8 @@ def _weight_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _write_csv(path: Path, rows: list[dict]) -> None:
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """A table with the first row's keys as its header, written aside and renamed."""
     aside = path.with_name(path.name + ".partial")
     with open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])

@@ -60,7 +60,7 @@ def check_clips(clips: list[Clip], sample_rate: int) -> None:
         except AudioError as error:
             faults.append(f"{clip.path.parent}: {error}")
     if faults:
-        raise DataError(_list_faults(f"{len(faults)} of {len(clips)} files cannot be read", faults))
+        raise DataError(list_faults(f"{len(faults)} of {len(clips)} files cannot be read", faults))
 
 
 def of_split(clips: list[Clip], split: str) -> list[Clip]:
@@ -100,7 +100,7 @@ def _read_csv(path: Path) -> list[Clip]:
         if (row["label"] or "").strip().lower() not in LABELS or (row.get("split") or "train") not in SPLITS
     ]
     if faults:
-        raise DataError(_list_faults(f"{path} has {len(faults)} rows with an unknown label or split", faults))
+        raise DataError(list_faults(f"{path} has {len(faults)} rows with an unknown label or split", faults))
     return [_clip(row, path.parent) for row in rows]
 
 
@@ -138,6 +138,6 @@ def _split_of(group: str) -> str:
     return "dev" if share < DEV_SHARE else "train"
 
 
-def _list_faults(headline: str, faults: list[str], shown: int = 20) -> str:
+def list_faults(headline: str, faults: list[str], shown: int = 20) -> str:
     more = [f"... and {len(faults) - shown} more"] if len(faults) > shown else []
     return "\n  ".join([headline + ":", *faults[:shown], *more])
