@@ -28,6 +28,7 @@ from deepfake_detector.data.images import (
     make_pictures,
     plan_pictures,
     random_split,
+    write_whole,
 )
 from deepfake_detector.data.manifest import DataError, check_clips, of_split, read_clips
 from deepfake_detector.detector import Detector
@@ -62,15 +63,15 @@ AUGMENT = AugmentConfig(
     gain_db=(-26.0, -1.0),
 )
 
-FIRST_AUGMENT = replace(
-    AUGMENT,
-    # Copies must differ to the eye, which a codec or another level hardly does; noise does, so every copy has some.
+FIRST_AUGMENT = AugmentConfig(
     equaliser=0.5,
     room=0.0,
-    noise=1.0,
+    noise=1.0,  # every copy must look different, and the picture hides a change of level
+    noise_snr_db=(8.0, 40.0),
     clip=0.0,
     low_pass=0.0,
     codec=0.0,
+    gain_db=(-26.0, -1.0),
 )
 
 RECIPES = {
@@ -187,7 +188,7 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
 
     splits, not_measured = splits_of(pictures, config.seed)
     starts_from_imagenet = args.imagenet and config.network == "res-efficientcnn"
-    figures = {}
+    figures: dict = {}
     for name, split in splits.items():
         print(f"{name} split: {' / '.join(str(len(part)) for part in split.values())} pictures, on {device}")
         folder = args.output if name == "random" else args.output / name
@@ -213,10 +214,15 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
         "picture_height": config.features.picture_height,
         "not_measured": not_measured,
     }
-    best, report_text = args.output / "best", first_report(figures)
-    (best / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (best / "README.md").write_text(first_card(figures, own_command()), encoding="utf-8")
-    (args.output / "report.md").write_text(report_text, encoding="utf-8")
+    write_first_results(figures, args.output)
+
+
+def write_first_results(figures: dict, output: Path) -> None:
+    """Figures, card and report into their files; the report and how to use the checkpoint on the terminal too."""
+    best, report_text = output / "best", first_report(figures)
+    write_whole(best / "metrics.json", (json.dumps(figures, indent=2) + "\n").encode())
+    write_whole(best / "README.md", first_card(figures, own_command()).encode())
+    write_whole(output / "report.md", report_text.encode())
     print(f"\n{report_text}\npython -m deepfake_detector FILE --model {shlex.quote(str(best))}")
 
 
