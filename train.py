@@ -1,8 +1,9 @@
 """Train a detector.
 
     python train.py --data ../shared/data --output runs/default --recipe default
+    python train.py --data LA --output runs/first --recipe first [--network basic-cnn] [--prepare-only]
 
-The recipe below is the whole of what a person chose; what data taught ends in OUTPUT/best, a folder that
+The recipes below are the whole of what a person chose; what data taught ends in OUTPUT/best, a folder that
 `Detector.from_pretrained` and `DETECTOR_MODEL` load. Killed? The same command with --resume goes on. On several GPUs:
 
     torchrun --nproc_per_node=2 train.py --data ../shared/data --output runs/default
@@ -21,12 +22,22 @@ import torch
 
 from deepfake_detector import distributed
 from deepfake_detector.audio import AudioError
-from deepfake_detector.card import model_card, summarise
+from deepfake_detector.card import first_card, first_report, model_card, summarise
 from deepfake_detector.data.augment import AugmentConfig, Noises
+from deepfake_detector.data.images import (
+    Picture,
+    SetSize,
+    Split,
+    disjoint_split,
+    make_pictures,
+    plan_pictures,
+    random_split,
+)
 from deepfake_detector.data.manifest import Clip, DataError, of_split, read_clips, read_sound_clips
 from deepfake_detector.detector import Detector
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError, write_whole
+from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
 from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite, report
 
@@ -39,6 +50,8 @@ FEATURES = FeatureConfig(
     f_max_hz=8_000.0,
     top_db=80.0,
     normalise="picture+contrast",
+    picture_width=0,
+    picture_height=0,
     window_seconds=3.0,
     window_hop_seconds=1.5,
 )
@@ -58,7 +71,43 @@ AUGMENT = AugmentConfig(
     gain_db=(-26.0, -1.0),
 )
 
+FIRST_AUGMENT = AugmentConfig(
+    equaliser=0.5,
+    room=0.0,
+    noise=1.0,  # every copy must look different, and the picture hides a change of level
+    noise_snr_db=(8.0, 40.0),
+    clip=0.0,
+    low_pass=0.0,
+    raw_boost=0.0,
+    microphone=0.0,
+    silence=0.0,
+    time_cut=0.0,
+    codec=0.0,
+    gain_db=(-26.0, -1.0),
+)
+
 RECIPES = {
+    # The published experiment. It takes 70 / 15 / 15 % of the pictures by chance (data/images.py: SHARES).
+    "first": FirstConfig(
+        size=SetSize(bonafide_clips=2_580, bonafide_pictures=7_422, spoof_pictures=7_500),
+        features=replace(
+            FEATURES,
+            normalise="colour",
+            picture_width=904,
+            picture_height=370,
+            window_seconds=4.0,
+            window_hop_seconds=2.0,
+        ),
+        augment=FIRST_AUGMENT,
+        network="res-efficientcnn",
+        backbone="efficientnet_b0",
+        width=128,
+        dropout=0.3,
+        epochs=10,
+        batch_size=16,
+        learning_rate=1e-3,
+        seed=0,
+    ),
     "default": TrainConfig(
         features=FEATURES,
         augment=AUGMENT,
@@ -91,6 +140,16 @@ def main() -> None:
     args = parse_arguments()
     distributed.join()
     config = chosen_config(args)
+    if isinstance(config, FirstConfig):
+        train_first(config, args)
+    else:
+        train_default(config, args)
+
+
+def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
+    """What we stand behind: trained on the train split, selected and measured on the dev split."""
+    if args.prepare_only:
+        raise TrainingError("--prepare-only belongs to --recipe first; the other recipe draws no pictures.")
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise TrainingError("--tensorboard needs one more package: pip install tensorboard")
     device = chosen_device(args.device)
@@ -126,9 +185,87 @@ def main() -> None:
         "window_seconds": config.features.window_seconds,
     }
     write_whole(best / "metrics.json", json.dumps(figures, indent=2) + "\n")
-    command = shlex.join(["python", *(word for word in sys.argv if word != "--resume")])
-    write_whole(best / "README.md", model_card(figures, command))
+    write_whole(best / "README.md", model_card(figures, own_command()))
     print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {best}")
+
+
+def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
+    """The published experiment, then the same network where the parts of the split share nothing."""
+    if args.noise or args.init or args.sam_rho is not None:
+        raise TrainingError("--noise, --init and --sam-rho belong to --recipe default.")
+    device = chosen_device(args.device)
+    clips = of_split(read_clips(args.data), "train")
+    pictures = plan_pictures(clips, config.size, config.seed)
+    announce(config.size, config.size.scaled(clips))
+    make_pictures(pictures, args.output, config.features, config.augment, args.workers)
+    if args.prepare_only:
+        print(f"The pictures and their updated_labels.csv are in {args.output}.")
+        return
+
+    splits, not_measured = splits_of(pictures, config.seed)
+    starts_from_imagenet = args.imagenet and config.network == "res-efficientcnn"
+    figures: dict = {}
+    for name, split in splits.items():
+        print(f"{name} split: {' / '.join(str(len(part)) for part in split.values())} pictures, on {device}")
+        folder = args.output if name == "random" else args.output / name
+        run = PictureRun(config, split, args.output, folder, device)
+        if args.resume and (name == "random" or run.is_started):
+            run.resume()
+        elif starts_from_imagenet:
+            load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
+        run.fit(args.workers)
+        figures[name] = run.test(args.workers)
+        print(f"{name} split: test accuracy {100 * figures[name]['accuracy']:.2f} %, confusion matrix", end=" ")
+        print(f"{figures[name]['confusion']} (rows: real, fake; columns: called real, called fake)", flush=True)
+
+    figures["settings"] = {
+        "recipe": args.recipe,
+        "network": config.network,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "start": start_of(args, config),
+        "license": args.license,
+        "window_seconds": config.features.window_seconds,
+        "picture_width": config.features.picture_width,
+        "picture_height": config.features.picture_height,
+        "not_measured": not_measured,
+    }
+    write_first_results(figures, args.output)
+
+
+def write_first_results(figures: dict, output: Path) -> None:
+    """Figures, card and report into their files; the report and how to use the checkpoint on the terminal too."""
+    best, report_text = output / "best", first_report(figures)
+    write_whole(best / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    write_whole(best / "README.md", first_card(figures, own_command()))
+    write_whole(output / "report.md", report_text)
+    print(f"\n{report_text}\npython -m deepfake_detector FILE --model {shlex.quote(str(best))}")
+
+
+def announce(published: SetSize, size: SetSize) -> None:
+    """Say how many pictures there will be, and why not the published number."""
+    message = f"{size.bonafide_pictures} real and {size.spoof_pictures} fake pictures"
+    if size != published:
+        message += (
+            f", in proportion to {size.bonafide_clips} of the published {published.bonafide_clips} bona fide recordings"
+            f" (published: {published.bonafide_pictures} and {published.spoof_pictures})"
+        )
+    print(message, flush=True)
+
+
+def splits_of(pictures: list[Picture], seed: int) -> tuple[dict[str, Split], str]:
+    """The two splits by name, and a sentence that says why the second is missing, or ""."""
+    splits = {"random": random_split(pictures, seed)}
+    try:
+        splits["disjoint"] = disjoint_split(pictures, seed)
+    except DataError as error:
+        print(f"{error} Only the random split is measured.")
+        return splits, str(error)
+    return splits, ""
+
+
+def own_command() -> str:
+    return shlex.join(["python", *(word for word in sys.argv if word != "--resume")])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -149,6 +286,7 @@ def parse_arguments() -> argparse.Namespace:
         "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that load audio, 0: none"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("--prepare-only", action="store_true", help="first recipe: draw the pictures and stop")
     parser.add_argument("--skip-bad-files", action="store_true", help="leave unreadable files out and list them")
     parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
     parser.add_argument("--tensorboard", action="store_true", help="write OUTPUT/tensorboard as well")
@@ -160,7 +298,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def start_of(args: argparse.Namespace, config: TrainConfig) -> str:
+def start_of(args: argparse.Namespace, config: FirstConfig | TrainConfig) -> str:
     """For the card: what the weights were before the first step."""
     if args.init:
         return str(args.init)
@@ -219,12 +357,10 @@ def not_negative(text: str) -> float:
     return float(text)
 
 
-def chosen_config(args: argparse.Namespace) -> TrainConfig:
-    given = {
-        name: getattr(args, name)
-        for name in ("network", "epochs", "seed", "sam_rho")
-        if getattr(args, name) is not None
-    }
+def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
+    config = RECIPES[args.recipe]
+    given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "sam_rho")}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
     return replace(RECIPES[args.recipe], **given)
 
 
@@ -234,4 +370,4 @@ if __name__ == "__main__":
     except (DataError, TrainingError, AudioError, CheckpointError, StorageError, distributed.ProcessError) as error:
         sys.exit(f"process {distributed.rank()}: {error}" if distributed.rank() else str(error))
     except KeyboardInterrupt:
-        sys.exit("Stopped.")
+        sys.exit("Stopped. Go on with the same command, and with --resume if an epoch was done.")

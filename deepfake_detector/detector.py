@@ -183,7 +183,8 @@ class Detector:
             if i not in chosen:
                 continue
             picture = self.model.features(torch.from_numpy(window.copy())[None].to(self.device))
-            cam = grad_cam(self.model.network, picture, towards_spoof)[0].cpu().numpy()
+            seen = grad_cam(self.model.network, picture, towards_spoof)
+            cam = self.model.features.on_mels(seen)[0].cpu().numpy()
             lay_over(heat, cam, start, end, config.window_samples, verdict.duration_seconds * config.sample_rate)
         return heat / max(float(heat.max()), 1e-8)
 
@@ -217,7 +218,7 @@ def label_of(probability: float | None, real_below: float, fake_above: float) ->
 
 
 def lay_over(canvas: np.ndarray, cam: np.ndarray, start: int, end: int, window_samples: int, n_samples: float) -> None:
-    """Paint one window's map (n_mels, frames) onto the recording's canvas (n_mels, columns), keeping the maximum."""
+    """Paint one window's map (n_mels, columns) onto the recording's canvas (n_mels, columns), keeping the maximum."""
     first, last = (round(sample / n_samples * canvas.shape[1]) for sample in (start, end))
     if last <= first:
         return

@@ -12,7 +12,7 @@ from .model import log_odds
 
 
 def grad_cam(network: nn.Module, picture: torch.Tensor, towards_spoof: bool) -> torch.Tensor:
-    """Evidence map (batch, n_mels, frames), >= 0, of a network's input (batch, 1, n_mels, frames).
+    """Evidence map (batch, rows, columns), >= 0, of a network's input (batch, in_chans, rows, columns).
 
     The last feature map times how much each of its cells moves the log-odds of spoof (or of bona fide), summed over
     channels. Values of different windows are comparable; scale them for display only.

@@ -11,8 +11,8 @@ NEIGHBOURS = (13, 5)  # mel bands, frames: the surroundings that "contrast" take
 
 # "picture": zero mean, unit variance. Before that, "band" takes each mel band's mean over time away, and "contrast" each
 # cell's surroundings: what is left is fine structure, in which microphone, room and corpus say little.
-# "picture+contrast" shows the network both, as two channels.
-NORMALISATIONS = ("picture", "band", "contrast", "picture+contrast")
+# "picture+contrast" shows the network both, as two channels. "colour" draws an RGB picture, 0..1.
+NORMALISATIONS = ("picture", "band", "contrast", "picture+contrast", "colour")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,15 @@ class FeatureConfig:
     f_max_hz: float
     top_db: float
     normalise: str  # one of NORMALISATIONS
+    picture_width: int  # pixels of the RGB picture; 0 without "colour", where a cell is a frame and a mel band
+    picture_height: int
     window_seconds: float
     window_hop_seconds: float
 
     def __post_init__(self) -> None:
         assert self.normalise in NORMALISATIONS, self.normalise
+        is_drawn = self.normalise == "colour"
+        assert (self.picture_width > 0) == (self.picture_height > 0) == is_drawn
         assert 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2
         assert 0 < self.window_hop_seconds <= self.window_seconds and self.window_hop_samples > 0
         assert self.hop_length > 0 and self.top_db > 0
@@ -47,11 +51,16 @@ class FeatureConfig:
     @property
     def in_chans(self) -> int:
         """Channels of what the network sees."""
-        return self.normalise.count("+") + 1
+        return 3 if self.normalise == "colour" else self.normalise.count("+") + 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of what the network sees."""
+        return self.picture_height or self.n_mels
 
 
 class MelSpectrogram(nn.Module):
-    """Waveform (batch, samples) -> normalised log-mel picture (batch, in_chans, n_mels, frames).
+    """Waveform (batch, samples) -> normalised log-mel picture (batch, in_chans, rows, columns).
 
     `decibels` equals librosa.power_to_db(librosa.feature.melspectrogram(...)): Hann window, zero-padded centred
     frames, Slaney scale and area norm. Arithmetic is float32 even under autocast.
@@ -63,6 +72,8 @@ class MelSpectrogram(nn.Module):
         bank = mel_filter_bank(config.sample_rate, config.n_fft, config.n_mels, config.f_min_hz, config.f_max_hz)
         self.register_buffer("filter_bank", torch.from_numpy(bank), persistent=False)
         self.register_buffer("hann", torch.hann_window(config.n_fft), persistent=False)
+        if config.normalise == "colour":
+            self.register_buffer("colours", _colours("magma"), persistent=False)
 
     def power(self, waveform: torch.Tensor) -> torch.Tensor:
         """Mel power (batch, n_mels, frames) of a waveform (batch, samples)."""
@@ -84,7 +95,28 @@ class MelSpectrogram(nn.Module):
 
     def normalise(self, level_db: torch.Tensor) -> torch.Tensor:
         """dB (batch, n_mels, frames) -> what the network sees; the recording level has no influence."""
+        if self.config.normalise == "colour":
+            return self.draw(level_db).float() / 255
         return torch.stack([_standardise(_without(kind, level_db)) for kind in self.config.normalise.split("+")], dim=1)
+
+    def draw(self, level_db: torch.Tensor) -> torch.Tensor:
+        """dB (batch, n_mels, frames) -> RGB pictures (batch, 3, picture_height, picture_width), uint8.
+
+        The loudest cell of each picture has the last colour, a cell `top_db` below it the first; high tones are at the
+        top. Cells are enlarged without blending, as librosa.display.specshow paints them.
+        """
+        above_floor = 1 + (level_db - level_db.amax((1, 2), keepdim=True)) / self.config.top_db
+        colours = self.colours[(above_floor * len(self.colours)).long().clamp(0, len(self.colours) - 1)]
+        cells = colours.permute(0, 3, 1, 2).flip(2)
+        size = (self.config.picture_height, self.config.picture_width)
+        return nn.functional.interpolate(cells, size, mode="nearest-exact")
+
+    def on_mels(self, heat: torch.Tensor) -> torch.Tensor:
+        """A map over what the network sees (batch, rows, columns) -> over mel bands (batch, n_mels, columns)."""
+        if self.config.normalise != "colour":
+            return heat
+        size = (self.config.n_mels, heat.shape[2])
+        return nn.functional.interpolate(heat.flip(1).unsqueeze(1), size, mode="area").squeeze(1)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         return self.normalise(self.decibels(waveform))
@@ -107,6 +139,13 @@ def _surroundings(level_db: torch.Tensor) -> torch.Tensor:
     rows, columns = (n // 2 for n in NEIGHBOURS)
     padded = nn.functional.pad(level_db.unsqueeze(1), (columns, columns, rows, rows), mode="replicate")
     return nn.functional.avg_pool2d(padded, NEIGHBOURS, stride=1).squeeze(1)
+
+
+def _colours(name: str) -> torch.Tensor:
+    """A colour map of matplotlib as a table (256, 3), uint8."""
+    from matplotlib import colormaps  # not at the top: most checkpoints draw no picture
+
+    return torch.from_numpy(colormaps[name](np.arange(256), bytes=True)[:, :3].copy())
 
 
 def hz_to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:

@@ -68,21 +68,21 @@ class AttentiveStatistics(nn.Module):
 class ResEfficientCNN(nn.Module):
     """EfficientNet-B0 feature maps -> residual stage -> attentive statistics -> embedding -> dropout -> 2 logits.
 
-    Input (batch, in_chans, n_mels, frames). EfficientNet's maps at stride 16 and 32 are brought to one width and added at
+    Input (batch, in_chans, rows, columns). EfficientNet's maps at stride 16 and 32 are brought to one width and added at
     stride 16, where a cell of the map is still fine enough to show *where* the network looked; two ResNet basic
     blocks with identity shortcuts refine the sum. `dropout` acts on the embedding, before the linear head.
     """
 
     embedding_size = 64
 
-    def __init__(self, n_mels: int, backbone: str, width: int, dropout: float, in_chans: int = 1) -> None:
+    def __init__(self, n_rows: int, backbone: str, width: int, dropout: float, in_chans: int = 1) -> None:
         super().__init__()
         self.backbone = timm.create_model(backbone, in_chans=in_chans, features_only=True, out_indices=(3, 4))
         stride16, stride32 = self.backbone.feature_info.channels()
         self.lateral16 = nn.Sequential(nn.Conv2d(stride16, width, 1, bias=False), nn.BatchNorm2d(width))
         self.lateral32 = nn.Sequential(nn.Conv2d(stride32, width, 1, bias=False), nn.BatchNorm2d(width))
         self.residual = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
-        rows = -(-n_mels // 16)
+        rows = -(-n_rows // 16)
         self.pool = AttentiveStatistics(width * rows)
         # A linear head straight on some 2,000 pooled features swings by a whole logit per optimiser step.
         self.embedding = nn.Sequential(
@@ -92,7 +92,7 @@ class ResEfficientCNN(nn.Module):
         self.head = nn.Linear(self.embedding_size, 2)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, in_chans, n_mels, frames) -> (batch, width, n_mels / 16, frames / 16)."""
+        """(batch, in_chans, rows, columns) -> (batch, width, rows / 16, columns / 16)."""
         fine, coarse = self.backbone(x)
         coarse = nn.functional.interpolate(self.lateral32(coarse), fine.shape[-2:], mode="nearest")
         return self.residual(torch.relu(self.lateral16(fine) + coarse))
@@ -127,7 +127,7 @@ class BasicCNN(nn.Module):
         return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(), nn.MaxPool2d(2))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, in_chans, n_mels, frames) -> (batch, 128, n_mels / 16, frames / 16)."""
+        """(batch, in_chans, rows, columns) -> (batch, 128, rows / 16, columns / 16)."""
         return self.blocks(x)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,7 @@ class SpoofClassifier(
         super().__init__()
         self.features = MelSpectrogram(features)
         if network == "res-efficientcnn":
-            self.network = ResEfficientCNN(features.n_mels, backbone, width, dropout, features.in_chans)
+            self.network = ResEfficientCNN(features.rows, backbone, width, dropout, features.in_chans)
         elif network == "basic-cnn":
             self.network = BasicCNN(dropout, features.in_chans)
         else:

@@ -299,7 +299,7 @@ class Run:
                 save_checkpoint(classifier, self.output / "best")
         print(message, flush=True)
         self.log.append(row)
-        _write_csv(self.output / "metrics.csv", self.log)
+        write_csv(self.output / "metrics.csv", self.log)
         if self.board:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
@@ -324,38 +324,46 @@ class Run:
             "data_digest": self.data_digest,
             "config": json.dumps(asdict(self.config)),
         }
-        file = io.BytesIO()  # torch.save to a path calls a full disk "unexpected pos"
-        torch.save(state, file)
-        write_whole(self.output / STATE_FILE, file.getvalue())
+        write_state(self.output, state)
 
     def resume(self) -> None:
         """Take up the run saved in the output folder; raises TrainingError if it is another run."""
-        state = distributed.by_first(self._read_state)
+        told = json.dumps(asdict(self.config))
+        state = distributed.by_first(read_state, self.output, told, self.data_digest)
         self.model.load_state_dict(state["model"])
         self.source_head.load_state_dict(state["source_head"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]
         self.best_eer, self.log = state["best_eer"], state["log"]
-        self.seconds = state.get("seconds", 0.0)  # a state of before this was kept
+        self.seconds = state["seconds"]
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
-    def _read_state(self) -> dict:
-        path = self.output / STATE_FILE
-        if not path.is_file():
-            raise TrainingError(f"There is no run to resume in {self.output}.")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
-            raise TrainingError(f"{path} is damaged; start again in another folder.") from None
-        told = json.loads(json.dumps(asdict(self.config)))
-        differing = [key for key, value in json.loads(state["config"]).items() if told.get(key) != value]
-        if differing:
-            raise TrainingError(f"The run in {self.output} had other settings: {', '.join(differing)}.")
-        if state["data_digest"] != self.data_digest:
-            raise TrainingError(f"The run in {self.output} had other clips or noises.")
-        return state
+
+def write_state(output: Path, state: dict) -> None:
+    """Keep the state of a run; raises StorageError, and then the state saved before is still there."""
+    file = io.BytesIO()  # torch.save to a path calls a full disk "unexpected pos"
+    torch.save(state, file)
+    write_whole(output / STATE_FILE, file.getvalue())
+
+
+def read_state(output: Path, config: str, data_digest: str) -> dict:
+    """The state of a run, on the CPU; raises TrainingError if there is none or its settings (JSON) or data were others."""
+    path = output / STATE_FILE
+    if not path.is_file():
+        raise TrainingError(f"There is no run to resume in {output}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise TrainingError(f"{path} is damaged; start again in another folder.") from None
+    told = json.loads(config)
+    differing = [key for key, value in json.loads(state["config"]).items() if told.get(key) != value]
+    if differing:
+        raise TrainingError(f"The run in {output} had other settings: {', '.join(differing)}.")
+    if state["data_digest"] != data_digest:
+        raise TrainingError(f"The run in {output} had other clips or noises.")
+    return state
 
 
 @dataclass(frozen=True)
@@ -506,9 +514,10 @@ def _board(output: Path):
     return SummaryWriter(output / "tensorboard")
 
 
-def _write_csv(path: Path, rows: list[dict]) -> None:
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """A table with the last row's keys as its header; raises StorageError."""
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, rows[-1])  # a run begun before a column was added resumes
+    writer = csv.DictWriter(file, rows[-1])
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, file.getvalue())

@@ -29,16 +29,18 @@ TINY_FEATURES = FeatureConfig(
     f_max_hz=8_000.0,
     top_db=80.0,
     normalise="picture",
+    picture_width=0,
+    picture_height=0,
     window_seconds=1.0,
     window_hop_seconds=0.5,
 )
 
 
-def tiny_classifier(network: str = "basic-cnn") -> SpoofClassifier:
+def tiny_classifier(network: str = "basic-cnn", features: FeatureConfig = TINY_FEATURES) -> SpoofClassifier:
     """A small network with random weights and a calibration that spreads its answers."""
     torch.manual_seed(0)
     model = SpoofClassifier(
-        features=TINY_FEATURES, network=network, backbone="efficientnet_b0", width=16, dropout=0.1
+        features=features, network=network, backbone="efficientnet_b0", width=16, dropout=0.1
     ).eval()
     torch.nn.init.zeros_(model.network.head.bias)  # so that the score is the sum of what the map says
     model.calibration.copy_(torch.tensor([30.0, 0.0]))

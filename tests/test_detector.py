@@ -1,6 +1,7 @@
 """From a file to a verdict: the rule for windows, the heat map, and what a caller can rely on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from deepfake_detector import Detector
 from deepfake_detector.detector import LABELS, label_of, pool_windows
 from deepfake_detector.explain import grad_cam
+from deepfake_detector.plots import draw_inspection
 
 from .conftest import TINY_FEATURES, VOICE, tiny_classifier
 
@@ -59,6 +61,14 @@ def test_heat_map_shows_what_the_network_uses() -> None:
     cam = grad_cam(Treble(), picture, towards_spoof=True)[0]
     assert cam[28, 10:20].min() == cam.max() > 0 and cam[:28].max() == 0
     assert grad_cam(Treble(), picture, towards_spoof=False).max() == 0
+
+
+@pytest.mark.parametrize("network", ["basic-cnn", "res-efficientcnn"])
+def test_heat_map_of_a_network_that_sees_colours(network: str) -> None:
+    colour = replace(TINY_FEATURES, normalise="colour", picture_width=113, picture_height=46)
+    inspection = Detector(tiny_classifier(network, colour), "colour").inspect(VOICE, heat_map=True)
+    assert inspection.mel_db.shape == inspection.heat.shape and inspection.heat.max() == pytest.approx(1.0)
+    assert draw_inspection(inspection, colour).size == (1024, 768)
 
 
 def test_grad_cam_works_on_inference_tensors() -> None:

@@ -1,6 +1,7 @@
 """The front end against librosa, and what the network must not see."""
 
 import librosa
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_filter_bank_equals_librosa() -> None:
     assert np.abs(mel_filter_bank(16_000, 1024, 128, 20.0, 8_000.0) - expected).max() < 1e-8
 
 
-@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("normalise", [name for name in NORMALISATIONS if name != "colour"])
 def test_recording_level_has_no_influence(voice: np.ndarray, normalise: str) -> None:
     front_end = MelSpectrogram(config(normalise=normalise))
     wave = torch.from_numpy(voice)[None]
@@ -96,3 +97,29 @@ def test_overview_keeps_time_and_stays_small() -> None:
     assert level_db.shape[0] == 32 and 1_024 < level_db.shape[1] <= MelOverview.MAX_COLUMNS
     loud = (level_db.max(0) > -20).mean()
     assert loud == pytest.approx(0.1, abs=0.03)
+
+
+COLOUR = {"normalise": "colour", "picture_width": 226, "picture_height": 92}
+
+
+def test_colour_picture_is_matplotlibs_colour_map_over_the_spectrogram(voice: np.ndarray) -> None:
+    """Against the colour map applied to the decibels with numpy, high tones at the top, each cell enlarged."""
+    front_end = MelSpectrogram(config(**COLOUR))
+    level_db = front_end.decibels(torch.from_numpy(voice)[None])
+    level = level_db[0].numpy()
+    cells = matplotlib.colormaps["magma"]((level - level.max() + 80.0) / 80.0, bytes=True)[::-1, :, :3]
+    rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in zip((92, 226), level.shape, strict=True))
+    expected = cells[rows.astype(int)][:, columns.astype(int)]
+    drawn = front_end.draw(level_db)[0].permute(1, 2, 0).numpy()
+    assert drawn.dtype == np.uint8 and drawn.shape == (92, 226, 3)
+    assert (drawn == expected).all(2).mean() > 0.999  # float32 and float64 may fall on two sides of a step
+    picture = front_end(torch.from_numpy(voice)[None])
+    assert picture.shape == (1, 3, 92, 226) and picture.min() >= 0 and picture.max() <= 1
+
+
+def test_map_over_a_colour_picture_comes_back_to_its_mel_bands() -> None:
+    front_end = MelSpectrogram(config(**COLOUR))
+    heat = torch.zeros(1, 92, 226)
+    heat[:, :10] = 1.0  # the top of the picture
+    on_mels = front_end.on_mels(heat)
+    assert on_mels.shape == (1, 32, 226) and on_mels[0, -3:].min() == 1 and on_mels[0, :16].max() == 0

@@ -17,7 +17,7 @@ LAYERS = (
     {"detector"},
     {"plots"},
     {"data"},
-    {"training", "card"},
+    {"training", "card", "first_recipe"},
 )
 
 

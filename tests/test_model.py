@@ -1,6 +1,7 @@
 """The networks, and a checkpoint that comes back exactly as it was saved."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,19 @@ from deepfake_detector.model import (
 
 from .conftest import TINY_FEATURES, tiny_classifier
 
+COLOUR_FEATURES = replace(TINY_FEATURES, normalise="colour", picture_width=113, picture_height=46)
 
+
+@pytest.mark.parametrize("features", [TINY_FEATURES, COLOUR_FEATURES], ids=["mel", "colour"])
 @pytest.mark.parametrize("network", ["res-efficientcnn", "basic-cnn"])
-def test_saved_and_loaded_gives_the_same_logits(tmp_path: Path, network: str) -> None:
-    model = tiny_classifier(network)
+def test_saved_and_loaded_gives_the_same_logits(tmp_path: Path, network: str, features: FeatureConfig) -> None:
+    model = tiny_classifier(network, features)
     model.load_state_dict({name: t.half().to(t.dtype) for name, t in model.state_dict().items()})  # as it is stored
     model.save_pretrained(tmp_path)
     loaded = SpoofClassifier.load(tmp_path)
     wave = torch.randn(2, TINY_FEATURES.window_samples)
     assert torch.equal(model(wave), loaded(wave))
-    assert loaded.config == TINY_FEATURES
+    assert loaded.config == features
     assert torch.equal(loaded.bounds, model.bounds)
 
 

@@ -48,13 +48,13 @@ def read_clips(sources: Iterable[str | Path]) -> list[Clip]:
     Raises DataError, naming every wrong row at once. Whether the files can be read, `check_clips` tells.
     """
     clips, faults = _read_sources(sources)
-    _refuse(faults)
+    refuse(faults)
     return clips
 
 
 def check_clips(clips: list[Clip], sample_rate: int, n_workers: int = 0) -> None:
     """Decode every file once; raises DataError naming all that cannot be read, before a long run starts."""
-    _refuse(list(find_unreadable(clips, sample_rate, n_workers).values()), f" of {len(clips)} files cannot be read")
+    refuse(list(find_unreadable(clips, sample_rate, n_workers).values()), f" of {len(clips)} files cannot be read")
 
 
 def read_sound_clips(
@@ -66,7 +66,7 @@ def read_sound_clips(
     """
     clips, faults = _read_sources(sources)
     unreadable = find_unreadable(clips, sample_rate, n_workers)
-    _refuse(faults + ([] if skip_bad_files else list(unreadable.values())))
+    refuse(faults + ([] if skip_bad_files else list(unreadable.values())))
     return [clip for clip in clips if clip.path not in unreadable], unreadable
 
 
@@ -186,7 +186,7 @@ def _split_of(group: str) -> str:
     return "dev" if share < DEV_SHARE else "train"
 
 
-def _refuse(faults: list[str], what: str = " faults in the data") -> None:
+def refuse(faults: list[str], what: str = " faults in the data") -> None:
     """Raise a DataError that names all faults, if there are any."""
     if faults:
         raise DataError("\n  ".join([f"{len(faults)}{what}:", *faults]) if len(faults) > 1 else faults[0])

@@ -1,0 +1,296 @@
+"""The first recipe: its plan, its pictures on disk, its two splits, and a whole run from the command line."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from torchvision.transforms.functional import to_tensor
+
+from deepfake_detector import Detector
+from deepfake_detector.audio import iter_windows, stream_audio
+from deepfake_detector.data.images import (
+    LABELS_FILE,
+    Painter,
+    Pictures,
+    SetSize,
+    disjoint_split,
+    leaks,
+    make_pictures,
+    plan_pictures,
+    random_split,
+)
+from deepfake_detector.data.manifest import Clip, DataError
+from deepfake_detector.features import FeatureConfig
+from deepfake_detector.first_recipe import FirstConfig, PictureRun
+from deepfake_detector.training import TrainingError
+from train import RECIPES
+
+from .conftest import ROOT, TINY_FEATURES, tiny_classifier
+
+PUBLISHED = RECIPES["first"]
+SMALL = replace(TINY_FEATURES, normalise="colour", picture_width=113, picture_height=46)
+SMALL_CONFIG = replace(
+    PUBLISHED, size=SetSize(16, 40, 40), features=SMALL, network="basic-cnn", epochs=2, learning_rate=3e-3
+)
+
+
+def clip(path: Path, label: int, speaker: str, system: str) -> Clip:
+    return Clip(path, label, "train", speaker, system if label else "human", "", "")
+
+
+def archive(n_bonafide: int, n_spoof: int, n_speakers: int = 20, n_attacks: int = 6) -> list[Clip]:
+    """Clips as ASVspoof 2019 LA has them (files that are not there): every speaker with every attack."""
+    speakers = [f"LA_{79 + i:04d}" for i in range(n_speakers)]
+    clips = [clip(Path(f"B{i}.flac"), 0, speakers[i % n_speakers], "") for i in range(n_bonafide)]
+    return clips + [
+        clip(Path(f"S{i}.flac"), 1, speakers[i % n_speakers], f"A{1 + i // n_speakers % n_attacks:02d}")
+        for i in range(n_spoof)
+    ]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> list[Clip]:
+    """16 pieces of speech of 4 speakers, and 24 with one of 3 whistles; some shorter, some longer than a window."""
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    found = []
+    for i in range(40):
+        start, length = int(rng.integers(4_000, 30_000)), (9_000, 16_000, 24_000)[i % 3]
+        samples, label = voice[start : start + length].copy(), int(i >= 16)
+        if label:
+            samples += 0.05 * np.sin(2 * np.pi * (5_000 + 1_000 * (i % 3)) * np.arange(length) / 16_000)
+        soundfile.write(folder / f"{i}.flac", samples, 16_000)
+        found.append(clip(folder / f"{i}.flac", label, f"speaker {i // 3 % 4}", f"whistle {i % 3}"))
+    return found
+
+
+def test_whole_archive_gives_the_published_numbers() -> None:
+    pictures = plan_pictures(archive(2_580, 22_800), PUBLISHED.size, seed=0)
+    assert len(pictures) == len({picture.file for picture in pictures}) == 14_922
+    real, fake = ([p for p in pictures if p.label == label] for label in (0, 1))
+    assert len(real) == 7_422 and len(fake) == 7_500
+    assert Counter(p.copy for p in real) == {0: 2_580, 1: 2_580, 2: 2_262}
+    assert len({p.clip.path for p in fake}) == 7_500 and {p.copy for p in fake} == {0}
+    assert [len(part) for part in random_split(pictures, seed=0).values()] == [10_446, 2_238, 2_238]
+    features = PUBLISHED.features
+    assert (features.picture_width, features.picture_height) == (904, 370)
+    assert (PUBLISHED.batch_size, PUBLISHED.epochs) == (16, 10)
+
+
+def test_plan_follows_the_seed() -> None:
+    clips = archive(50, 200)
+    assert plan_pictures(clips, PUBLISHED.size, 3) == plan_pictures(clips, PUBLISHED.size, 3)
+    assert plan_pictures(clips, PUBLISHED.size, 3) != plan_pictures(clips, PUBLISHED.size, 4)
+
+
+@pytest.mark.parametrize(
+    ("n_bonafide", "n_spoof", "expected"),
+    [(258, 22_800, (742, 750)), (226, 51, (650, 51)), (1, 10, (3, 3))],
+)
+def test_smaller_archives_scale(n_bonafide: int, n_spoof: int, expected: tuple[int, int]) -> None:
+    pictures = plan_pictures(archive(n_bonafide, n_spoof), PUBLISHED.size, seed=0)
+    count = Counter(picture.label for picture in pictures)
+    assert (count[0], count[1]) == expected
+
+
+def test_disjoint_split_shares_nothing_and_the_random_one_does() -> None:
+    pictures = plan_pictures(archive(258, 2_280), PUBLISHED.size, seed=0)
+    chance, disjoint = random_split(pictures, seed=0), disjoint_split(pictures, seed=0)
+    assert set(chance) == set(disjoint) == {"train", "validation", "test"}
+    assert sum(len(part) for part in chance.values()) == len({p.file for part in chance.values() for p in part})
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for key in (lambda p: p.clip.path, lambda p: p.clip.group, lambda p: p.clip.system if p.label else p.file):
+            assert not {key(p) for p in disjoint[one]} & {key(p) for p in disjoint[other]}
+    assert all({p.label for p in part} == {0, 1} for part in disjoint.values())
+    assert set(leaks(disjoint).values()) == {0.0}
+    assert leaks(chance)["speakers"] == leaks(chance)["attacks"] == 1.0 and leaks(chance)["recordings"] > 0.3
+
+
+@pytest.mark.parametrize(("n_speakers", "n_attacks"), [(2, 6), (20, 1)])
+def test_too_little_to_keep_apart_is_said(n_speakers: int, n_attacks: int) -> None:
+    pictures = plan_pictures(archive(60, 600, n_speakers, n_attacks), PUBLISHED.size, seed=0)
+    with pytest.raises(DataError, match="too few for a split in which nothing is shared"):
+        disjoint_split(pictures, seed=0)
+
+
+@pytest.mark.parametrize("features", [SMALL, PUBLISHED.features], ids=["small", "published"])
+def test_picture_on_disk_is_what_the_model_draws(clips: list[Clip], tmp_path: Path, features: FeatureConfig) -> None:
+    """For recordings shorter and longer than a window, pixel by pixel, from the windows a Detector judges."""
+    pictures = [p for p in plan_pictures(clips[:3] + clips[16:19], SMALL_CONFIG.size, seed=0) if p.copy == 0]
+    make_pictures(pictures, tmp_path, features, PUBLISHED.augment, n_workers=0)
+    model = tiny_classifier(features=features)
+    for picture, (from_disk, label) in zip(pictures, Pictures(pictures, tmp_path), strict=True):
+        blocks = stream_audio(picture.clip.path, features.sample_rate)
+        _, _, window = next(iter_windows(blocks, features.window_samples, features.window_hop_samples))
+        drawn = model.features(torch.from_numpy(window.copy())[None])[0]
+        with Image.open(tmp_path / picture.file) as image:
+            assert image.mode == "RGB" and image.size == (features.picture_width, features.picture_height)
+            assert torch.equal(to_tensor(image), drawn) and torch.equal(from_disk, drawn)
+        assert label == picture.label
+
+
+def test_labels_file_lists_every_picture(clips: list[Clip], tmp_path: Path) -> None:
+    pictures = plan_pictures(clips, SMALL_CONFIG.size, seed=0)
+    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=2)
+    with open(tmp_path / "updated_labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 64 and Counter(row["label"] for row in rows) == {"0": 40, "1": 24}
+    assert all((tmp_path / row["file"]).is_file() for row in rows)
+    assert {row["system"] for row in rows if row["label"] == "0"} == {"human"}
+    row, picture = rows[0], pictures[0]
+    assert (row["utterance"], row["speaker"], row["copy"]) == (picture.clip.path.stem, picture.clip.group, "0")
+    copies = {row["file"] for row in rows if row["utterance"] == rows[0]["utterance"]}
+    assert len({(tmp_path / file).read_bytes() for file in copies}) == len(copies) > 1  # no copy looks like another
+
+
+def test_whole_files_are_kept_and_the_rest_is_drawn(clips: list[Clip], tmp_path: Path) -> None:
+    pictures = plan_pictures(clips[12:20], SMALL_CONFIG.size, seed=0)
+    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
+    before = {p.file: (tmp_path / p.file).read_bytes() for p in pictures}
+    kept, lost = pictures[0].file, pictures[1].file
+    (tmp_path / kept).write_bytes(b"kept")  # to tell whether it is touched
+    (tmp_path / lost).rename(tmp_path / (lost + ".partial"))  # as a kill in the middle of writing leaves it
+    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
+    assert (tmp_path / kept).read_bytes() == b"kept" and (tmp_path / lost).read_bytes() == before[lost]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("change", ["seed", "size"])
+def test_another_set_is_not_mixed_in(clips: list[Clip], tmp_path: Path, change: str) -> None:
+    make_pictures(plan_pictures(clips[14:18], SMALL_CONFIG.size, 0), tmp_path, SMALL, PUBLISHED.augment, 0)
+    features = replace(SMALL, picture_width=99) if change == "size" else SMALL
+    pictures = plan_pictures(clips[14:18], SMALL_CONFIG.size, int(change == "seed"))
+    with pytest.raises(DataError, match="holds pictures of other data"):
+        make_pictures(pictures, tmp_path, features, PUBLISHED.augment, 0)
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_every_unreadable_recording_is_named(clips: list[Clip], tmp_path: Path, n_workers: int) -> None:
+    (tmp_path / "text.flac").write_text("no sound")
+    bad = [replace(clips[20], path=tmp_path / "text.flac"), replace(clips[20], path=tmp_path / "gone.flac")]
+    pictures = plan_pictures([*clips[:2], *bad], SMALL_CONFIG.size, seed=0)
+    with pytest.raises(DataError, match=r"2 of 7 pictures cannot be drawn") as error:
+        make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers)
+    assert "text.flac" in str(error.value) and "gone.flac" in str(error.value)
+
+
+def test_a_copy_follows_its_seed(clips: list[Clip], tmp_path: Path) -> None:
+    original, copy = plan_pictures([clips[2], clips[16]], SetSize(1, 2, 0), seed=0)
+    painter = Painter([original, copy], tmp_path, SMALL, PUBLISHED.augment)
+    assert painter.png(copy) == painter.png(copy) != painter.png(original)
+    assert painter.png(replace(copy, seed=copy.seed + 1)) != painter.png(copy)
+
+
+def small_run(config: FirstConfig, pictures: list, folder: Path, output: Path) -> PictureRun:
+    return PictureRun(config, random_split(pictures, seed=0), folder, output, "cpu")
+
+
+def test_resumed_run_ends_as_an_unbroken_one(clips: list[Clip], tmp_path: Path) -> None:
+    pictures = plan_pictures(clips, SMALL_CONFIG.size, seed=0)
+    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
+    whole = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "whole")
+    whole.fit(0)
+
+    class Killed(Exception):
+        pass
+
+    class KilledRun(PictureRun):
+        def evaluate(self, part: str, n_workers: int):
+            if len(self.log) == 1:  # in the second epoch
+                raise Killed
+            return super().evaluate(part, n_workers)
+
+    broken = KilledRun(SMALL_CONFIG, whole.split, tmp_path, tmp_path / "broken", "cpu")
+    with pytest.raises(Killed):
+        broken.fit(0)
+    again = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "broken")
+    with pytest.raises(TrainingError, match="holds a run already"):
+        again.fit(0)
+    again.resume()
+    again.fit(0)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "broken" / "metrics.csv").read_text()
+    with pytest.raises(TrainingError, match="other settings: batch_size"):
+        small_run(replace(SMALL_CONFIG, batch_size=8), pictures, tmp_path, tmp_path / "broken").resume()
+
+
+def test_network_learns_from_pictures(clips: list[Clip], tmp_path: Path) -> None:
+    config = replace(SMALL_CONFIG, epochs=10, batch_size=8)
+    pictures = plan_pictures(clips, config.size, seed=0)
+    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
+    run = small_run(config, pictures, tmp_path, tmp_path)
+    run.fit(0)
+    assert run.log[-1]["train_loss"] < 0.5 * run.log[0]["train_loss"]
+
+
+def first_recipe(data: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
+    settings = ("--recipe", "first", "--network", "basic-cnn", "--device", "cpu", "--workers", "0", "--epochs", "1")
+    command = [sys.executable, "train.py", "--data", str(data), "--output", str(output), *settings, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def manifest(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 6 bona fide and 12 spoofed clips: 17 pictures each at most."""
+    path = tmp_path_factory.mktemp("manifest") / "clips.csv"
+    rows = [f"{c.path},{c.label},{c.group},{c.system},train" for c in clips[4:10] + clips[16:28]]
+    path.write_text("\n".join(["path,label,group,system,split", *rows]))
+    return path
+
+
+def test_whole_run_from_the_command_line(manifest: Path, clips: list[Clip], tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    prepared = first_recipe(manifest, output, "--prepare-only")
+    assert prepared.returncode == 0, prepared.stderr
+    assert "17 real and 12 fake pictures, in proportion to 6 of the published 2580" in prepared.stdout
+    assert sorted(file.name for file in output.iterdir()) == ["picture_settings.json", "pictures", LABELS_FILE]
+    with Image.open(output / "pictures" / "00000.png") as image:
+        assert image.size == (904, 370)
+
+    done = first_recipe(manifest, output)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1: train loss" in done.stdout and "validation loss" in done.stdout
+    assert "random split: test accuracy" in done.stdout and "confusion matrix" in done.stdout
+    best = output / "best"
+    assert done.stdout.strip().endswith(f"python -m deepfake_detector FILE --model {best}")
+    assert {"README.md", "config.json", "metrics.json", "model.safetensors"} == {f.name for f in best.iterdir()}
+    figures = json.loads((best / "metrics.json").read_text())
+    assert sum(figures["random"]["sizes"].values()) == 29
+    assert np.sum(figures["random"]["confusion"]) == figures["random"]["sizes"]["test"]
+    assert figures["disjoint"]["leaks"] == {"recordings": 0.0, "speakers": 0.0, "attacks": 0.0}
+    report = (output / "report.md").read_text()
+    assert report in done.stdout and "nothing shared" in report and "99.85 %" in report and "{" not in report
+    assert f"**{100 * figures['disjoint']['accuracy']:.2f} %**" in report
+    card = (best / "README.md").read_text()
+    assert report in card and "train.py --data" in card and "904 x 370" in card
+
+    verdict = Detector.from_pretrained(best).predict(clips[0].path)
+    assert 0 <= verdict.spoof_probability <= 1
+    refused = first_recipe(manifest, output)
+    assert refused.returncode == 1 and "holds a run already" in refused.stderr and "Traceback" not in refused.stderr
+    again = first_recipe(manifest, output, "--resume")
+    assert again.returncode == 0 and (output / "report.md").read_text() == report
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--resume",), "no run to resume"),
+        (("--init", "somewhere"), "belong to --recipe default"),
+        (("--recipe", "default", "--prepare-only"), "belongs to --recipe first"),
+    ],
+)
+def test_wrong_call_is_one_sentence(manifest: Path, tmp_path: Path, more: tuple[str, ...], sentence: str) -> None:
+    done = first_recipe(manifest, tmp_path, *more)
+    assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
