@@ -93,7 +93,7 @@ spoofs {attacks} an attack that is there too. A network can answer by recognisin
 about new voices and new machines.
 
 **Where nothing is shared** no recording, speaker or attack lies in two parts; spoofs whose speaker and attack belong to
-different parts are left out. {disjoint_note}
+different parts are left out.{disjoint_note}
 
 **What both still give away.** Only bona fide recordings have augmented copies, so the augmentation itself says "real". The rows
 without copies count only test recordings as they are.
@@ -148,7 +148,7 @@ def first_report(figures: dict) -> str:
     return FIRST_REPORT.format(
         name=NAMES[figures["settings"]["network"]],
         table=_first_table(figures["random"], disjoint),
-        disjoint_note="" if disjoint else f"It was not measured: {figures['settings']['not_measured']}",
+        disjoint_note="" if disjoint else f" It was not measured: {figures['settings']['not_measured']}",
         **{name: _percent(leaks[name]) for name in ("recordings", "speakers", "attacks")},
     )
 

@@ -18,6 +18,7 @@ from torchvision.transforms.functional import to_tensor
 
 from deepfake_detector import Detector
 from deepfake_detector.audio import iter_windows, stream_audio
+from deepfake_detector.card import first_report
 from deepfake_detector.data.images import (
     LABELS_FILE,
     Painter,
@@ -231,6 +232,9 @@ def test_network_learns_from_pictures(clips: list[Clip], tmp_path: Path) -> None
     run = small_run(config, pictures, tmp_path, tmp_path)
     run.fit(0)
     assert run.log[-1]["train_loss"] < 0.5 * run.log[0]["train_loss"]
+    settings = {"network": "basic-cnn", "not_measured": "2 speakers are too few."}
+    report = first_report({"random": run.test(0), "settings": settings})
+    assert "It was not measured: 2 speakers are too few." in report and "| equal error rate |" in report
 
 
 def first_recipe(data: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
