@@ -191,8 +191,6 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
 
 def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
     """The published experiment, then the same network where the parts of the split share nothing."""
-    if args.noise or args.init or args.sam_rho is not None:
-        raise TrainingError("--noise, --init and --sam-rho belong to --recipe default.")
     device = chosen_device(args.device)
     clips = of_split(read_clips(args.data), "train")
     pictures = plan_pictures(clips, config.size, config.seed)
@@ -359,6 +357,8 @@ def not_negative(text: str) -> float:
 
 def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
+    if isinstance(config, FirstConfig) and (args.noise or args.init or args.sam_rho is not None):
+        raise TrainingError("--noise, --init and --sam-rho belong to --recipe default.")
     given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "sam_rho")}
     return replace(config, **{name: value for name, value in given.items() if value is not None})
     return replace(RECIPES[args.recipe], **given)
