@@ -21,9 +21,10 @@ from deepfake_detector.card import model_card, summarise
 from deepfake_detector.data.augment import AugmentConfig, Noises
 from deepfake_detector.data.manifest import DataError, check_clips, of_split, read_clips
 from deepfake_detector.detector import Detector
+from deepfake_detector.evaluation import report
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
-from deepfake_detector.training import Run, TrainConfig, TrainingError, report
+from deepfake_detector.training import Run, TrainConfig, TrainingError
 
 FEATURES = FeatureConfig(
     sample_rate=16_000,

@@ -76,7 +76,7 @@ refuse evidence, or to decide about anybody.
 
 
 def model_card(figures: dict, command: str) -> str:
-    """Markdown card from the figures of `training.report` and the settings of the run."""
+    """Markdown card from the figures of `evaluation.report` and the settings of the run."""
     settings = figures["settings"]
     percents = ("eer", "balanced_accuracy", "bonafide_called_fake", "spoof_called_real", "cannot_tell")
     return CARD.format(

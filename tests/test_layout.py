@@ -17,6 +17,7 @@ LAYERS = (
     {"detector"},
     {"plots"},
     {"data"},
+    {"evaluation"},
     {"training", "card"},
 )
 
