@@ -1,0 +1,59 @@
+"""Files that are either whole or not there: written aside, then renamed."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no space, no quota, over the size limit of a file
+
+
+class StorageError(ValueError):
+    """A file cannot be written; the message is one sentence written for the user."""
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file (text as UTF-8) so that at any moment the old or the new one is there; raises StorageError."""
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())  # some file systems report a full disk only now
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A temporary name for a file or a folder of files; on leaving, they take their places under `path`.
+
+    If something goes wrong, nothing of it is left and what `path` held stays. Raises StorageError.
+    """
+    aside = path.with_name(path.name + ".partial")
+    try:
+        _remove(aside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        if aside.is_dir():
+            path.mkdir(exist_ok=True)
+            for file in aside.iterdir():
+                os.replace(file, path / file.name)
+        else:
+            os.replace(aside, path)
+    except OSError as error:
+        raise StorageError(_sentence(path, error)) from None
+    finally:
+        with suppress(OSError):  # what went wrong before has been said
+            _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sentence(path: Path, error: OSError) -> str:
+    if error.errno in FULL:
+        return f"There is no space left to write {path}; free some, and go on with --resume from what was saved last."
+    return f"{path} cannot be written: {os.strerror(error.errno or errno.EIO)}."
