@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from deepfake_detector import Detector
@@ -66,6 +67,22 @@ def detector(checkpoint: Path) -> Detector:
 def voice() -> np.ndarray:
     """About five seconds of speech at 16 kHz."""
     return load_audio(VOICE, 16_000)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> Path:
+    """Pieces of speech as "real"; the same voice with a whistle as "fake"."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    rows = ["path,label,group,system,split"]
+    whistle = 0.05 * np.sin(2 * np.pi * 6_000 * np.arange(24_000) / 16_000)
+    for i in range(96):
+        start = int(rng.integers(4_000, len(voice) - 36_000))
+        samples = voice[start : start + 24_000] * rng.uniform(0.3, 1.0) + 0.002 * rng.standard_normal(24_000)
+        soundfile.write(folder / f"{i}.wav", samples + (whistle if i % 2 else 0), 16_000)
+        rows.append(f"{i}.wav,{('real', 'fake')[i % 2]},{i},whistle,{'dev' if i >= 64 else 'train'}")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    return folder
 
 
 def tone(seconds: float, sample_rate: int = 16_000, hz: float = 440.0) -> np.ndarray:

@@ -9,9 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -21,22 +19,6 @@ from deepfake_detector.training import STATE_FILE, SpecAugment
 from .conftest import ROOT
 
 SETTINGS = ("--network", "basic-cnn", "--device", "cpu", "--workers", "0", "--no-imagenet", "--epochs", "2")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> Path:
-    """Pieces of speech as "real"; the same voice with a whistle as "fake"."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows = ["path,label,group,system,split"]
-    whistle = 0.05 * np.sin(2 * np.pi * 6_000 * np.arange(24_000) / 16_000)
-    for i in range(96):
-        start = int(rng.integers(4_000, len(voice) - 36_000))
-        samples = voice[start : start + 24_000] * rng.uniform(0.3, 1.0) + 0.002 * rng.standard_normal(24_000)
-        soundfile.write(folder / f"{i}.wav", samples + (whistle if i % 2 else 0), 16_000)
-        rows.append(f"{i}.wav,{('real', 'fake')[i % 2]},{i},whistle,{'dev' if i >= 64 else 'train'}")
-    (folder / "manifest.csv").write_text("\n".join(rows))
-    return folder
 
 
 def train(data: Path, output: Path, *more: str, **options) -> subprocess.Popen:
@@ -61,7 +43,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> None:
     assert not list(finished.glob("*.partial"))
     assert sorted(file.name for file in (finished / "best").iterdir()) == [
-        "README.md", "config.json", "metrics.json", "model.safetensors",
+        "README.md", "config.json", "figure.png", "metrics.json", "model.safetensors",
     ]  # fmt: skip
     verdict = Detector.from_pretrained(finished / "best").predict(data / "0.wav")
     assert verdict.spoof_probability is not None
