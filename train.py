@@ -7,6 +7,10 @@ The recipes below are the whole of what a person chose; what data taught ends in
 `Detector.from_pretrained` and `DETECTOR_MODEL` load. Killed? The same command with --resume goes on. On several GPUs:
 
     torchrun --nproc_per_node=2 train.py --data ../shared/data --output runs/default
+
+Any checkpoint, a folder or a Hub id, is measured on any labelled set:
+
+    python train.py --evaluate runs/default/best --data ../shared/data --split dev --output runs/default/dev
 """
 
 import argparse
@@ -23,6 +27,7 @@ import torch
 from deepfake_detector import distributed
 from deepfake_detector.audio import AudioError
 from deepfake_detector.card import first_card, first_report, model_card, summarise
+from deepfake_detector.curves import draw_curves, png, read_log
 from deepfake_detector.data.augment import AugmentConfig, Noises
 from deepfake_detector.data.images import (
     Picture,
@@ -33,13 +38,24 @@ from deepfake_detector.data.images import (
     plan_pictures,
     random_split,
 )
-from deepfake_detector.data.manifest import Clip, DataError, of_split, read_clips, read_sound_clips
+from deepfake_detector.data.manifest import SPLITS, Clip, DataError, check_clips, of_split, read_clips, read_sound_clips
 from deepfake_detector.detector import Detector
+from deepfake_detector.evaluation import (
+    Scores,
+    asvspoof_scores,
+    calibrated,
+    is_asvspoof,
+    report,
+    score_clips,
+    scores_csv,
+    tandem_cost,
+)
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
+from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
-from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite, report
+from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite
 
 FEATURES = FeatureConfig(
     sample_rate=16_000,
@@ -138,6 +154,12 @@ RECIPES = {
 
 def main() -> None:
     args = parse_arguments()
+    if args.evaluate:
+        evaluate(args)
+        return
+    if args.push_to_hub:  # a long run should not end with a sentence that could have come first
+        check_repo_id(args.push_to_hub)
+        checked_token()
     distributed.join()
     config = chosen_config(args)
     if isinstance(config, FirstConfig):
@@ -173,7 +195,9 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
         return
 
     best = args.output / "best"
-    figures = report(Detector.from_pretrained(best, device), of_split(clips, "dev"))
+    detector = Detector.from_pretrained(best, device)
+    scores = score_clips(detector, of_split(clips, "dev"))
+    figures = report(detector.model, scores)
     figures["settings"] = {
         "recipe": args.recipe,
         "network": config.network,
@@ -184,9 +208,59 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
         "data": summarise(clips),
         "window_seconds": config.features.window_seconds,
     }
-    write_whole(best / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    write_json(best / "metrics.json", figures)
+    write_figure(best / "figure.png", detector, scores, figures, f"{config.network} on dev", args.output)
     write_whole(best / "README.md", model_card(figures, own_command()))
     print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {best}")
+    if args.push_to_hub:
+        publish(best, args.push_to_hub, args.private)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Score a labelled set with a checkpoint and write scores.csv, metrics.json and figure.png into --output."""
+    detector = Detector.from_pretrained(args.evaluate, chosen_device(args.device))
+    clips = read_clips(args.data)
+    if args.split != "all":
+        clips = of_split(clips, args.split)
+    check_clips(clips, detector.model.config.sample_rate)
+    scores = score_clips(detector, clips)
+    figures = {"checkpoint": args.evaluate, "split": args.split, **report(detector.model, scores)}
+    if is_asvspoof(scores):
+        figures["min_tdcf"], reason = tandem_cost(scores)
+        print(reason or f"min t-DCF {figures['min_tdcf']:.4f} (legacy cost model of 2019)")
+    figures["data"] = summarise(clips)
+    write_whole(args.output / "scores.csv", scores_csv(scores))
+    if args.asvspoof_scores:
+        write_whole(args.output / "scores.txt", asvspoof_scores(scores))
+    write_figure(args.output / "figure.png", detector, scores, figures, f"{args.evaluate} on {args.split}")
+    write_json(args.output / "metrics.json", figures)
+    if scores.unjudged:
+        print(f"{len(scores.unjudged)} of {len(clips)} clips have no voice: they are listed, and in no figure")
+    low, high = figures["eer_interval"]
+    print(f"EER {100 * figures['eer']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}); all in {args.output}")
+
+
+def write_json(path: Path, figures: dict) -> None:
+    write_whole(path, json.dumps(figures, indent=2) + "\n")
+
+
+def write_figure(
+    path: Path, detector: Detector, scores: Scores, figures: dict, title: str, run: Path | None = None
+) -> None:
+    """The closing figure; with a run's folder also its training curves."""
+    probabilities = calibrated(detector.model, scores.values)
+    log = read_log(run / "metrics.csv") if run else None
+    title = f"{title}: {len(scores.clips)} clips"
+    write_whole(path, png(draw_curves(scores.labels, scores.values, probabilities, figures, title, log)))
+
+
+def publish(folder: Path, repo_id: str, private: bool) -> None:
+    """Push the finished checkpoint; raises HubError that tells how to repeat it."""
+    try:
+        print(f"Published: {push(folder, repo_id, private)}")
+    except HubError as error:
+        again = shlex.join(["python", "-m", "deepfake_detector.hub", "push", str(folder), repo_id])
+        raise HubError(f"{error} The run is safe in {folder}; push it with: {again}{' --private' * private}") from None
 
 
 def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
@@ -229,12 +303,14 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
         "not_measured": not_measured,
     }
     write_first_results(figures, args.output)
+    if args.push_to_hub:
+        publish(args.output / "best", args.push_to_hub, args.private)
 
 
 def write_first_results(figures: dict, output: Path) -> None:
     """Figures, card and report into their files; the report and how to use the checkpoint on the terminal too."""
     best, report_text = output / "best", first_report(figures)
-    write_whole(best / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    write_json(best / "metrics.json", figures)
     write_whole(best / "README.md", first_card(figures, own_command()))
     write_whole(output / "report.md", report_text)
     print(f"\n{report_text}\npython -m deepfake_detector FILE --model {shlex.quote(str(best))}")
@@ -293,7 +369,23 @@ def parse_arguments() -> argparse.Namespace:
     weights_help = "file of ImageNet weights to start the backbone from, instead of timm's from the Hub"
     parser.add_argument("--backbone-weights", type=Path, help=weights_help)
     parser.add_argument("--no-imagenet", dest="imagenet", action="store_false", help="start from random weights")
-    return parser.parse_args()
+    parser.add_argument(
+        "--push-to-hub", metavar="USER/NAME", help="publish OUTPUT/best on the Hub at the end of the run"
+    )
+    parser.add_argument("--private", action="store_true", help="with --push-to-hub: make a model that only you see")
+    parser.add_argument(
+        "--evaluate", metavar="CHECKPOINT", help="train nothing: measure this folder or Hub id on --data"
+    )
+    parser.add_argument(
+        "--split", choices=(*SPLITS, "all"), default="all", help="with --evaluate; clips of its own training flatter it"
+    )
+    parser.add_argument(
+        "--asvspoof-scores", action="store_true", help="with --evaluate: also scores.txt as the 2019 challenge has it"
+    )
+    args = parser.parse_args()
+    if args.evaluate and (args.push_to_hub or args.resume or args.init):
+        parser.error("--evaluate trains nothing, so --push-to-hub, --resume and --init do not go with it")
+    return args
 
 
 def start_of(args: argparse.Namespace, config: FirstConfig | TrainConfig) -> str:
@@ -367,7 +459,9 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
 if __name__ == "__main__":
     try:
         main()
-    except (DataError, TrainingError, AudioError, CheckpointError, StorageError, distributed.ProcessError) as error:
+    except (
+        DataError, TrainingError, AudioError, CheckpointError, StorageError, HubError, distributed.ProcessError,
+    ) as error:  # fmt: skip
         sys.exit(f"process {distributed.rank()}: {error}" if distributed.rank() else str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped. Go on with the same command, and with --resume if an epoch was done.")

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from deepfake_detector import Detector, detector
 from deepfake_detector.data.manifest import of_split, read_clips
 from deepfake_detector.detector import BUNDLED, STRETCH_WINDOWS, pool_windows
+from deepfake_detector.evaluation import calibrated
 from deepfake_detector.model import BONAFIDE
-from deepfake_detector.training import calibrated
 
 N_RECORDINGS = 400
 PENALTIES = (0.0, 0.25, 0.5, 1.0, np.inf)  # infinity: the plain mean

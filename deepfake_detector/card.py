@@ -3,7 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 
+from huggingface_hub import EvalResult, ModelCard
+
 from .data.manifest import Clip
+from .evaluation import MIN_WORST_BONAFIDE
 from .model import BONAFIDE, SPOOF
 
 FRONT = """---
@@ -44,14 +47,20 @@ expect somewhat worse elsewhere.
 
 | dev, {clips} clips | |
 |---|---|
-| equal error rate | {eer} |
+| equal error rate | {eer}, 95 % interval {interval} |
+| the same without codecs: speech synthesis, conversion and vocoders only | {eer_without_codec} |
 | balanced accuracy at 0.5 | {balanced_accuracy} |
 | real recordings called fake at 0.5 | {bonafide_called_fake} |
 | fake recordings called real at 0.5 | {spoof_called_real} |
 | expected calibration error | {ece:.3f} |
 | answered "can't tell" | {cannot_tell} |
 | wrong when it says "fake" / "real" | {wrong_when_fake} / {wrong_when_real} |
-| without a voice for the voice detector, not judged | {without_voice} clips |
+| corpus of {worst_at_least} real recordings or more that is most often called fake | {worst} |
+| without a voice for the voice detector: not judged, in no figure | {without_voice} clips |
+
+The interval comes from drawing these clips again 1,000 times; it says nothing of voices that are not among them.
+
+![Training curves, DET curve, scores of each class and reliability](figure.png)
 
 Per family of synthesis, against all bona fide clips:
 
@@ -59,7 +68,7 @@ Per family of synthesis, against all bona fide clips:
 |---|---|---|---|
 {family_rows}
 
-Per corpus of ten clips or more, at 0.5:
+{attack_table}Per corpus of ten clips or more, at 0.5:
 
 | corpus | bona fide | of them called fake | spoofed | of them called real | EER |
 |---|---|---|---|---|---|
@@ -73,9 +82,10 @@ Per corpus of ten clips or more, at 0.5:
 
 {data}
 
-Vocoded copies of the bona fide clips are extra spoofs. Augmentation: equaliser, rooms, noise and music, overdrive, band
-limits, MP3, Vorbis, Opus and G.711. Started from {start}; {epochs} epochs, seed {seed}, the averaged weights of the epoch with
-the best dev EER.
+Vocoded copies of the bona fide clips are extra spoofs. Batches pair real and fake of one corpus or page. Augmentation:
+equaliser, rooms, noise and music, RawBoost, a browser's microphone (noise suppression, automatic gain), overdrive, band
+limits, MP3, Vorbis, Opus, AAC, G.711, G.722 and AMR, time cuts, moved edges, masked bands and stretches. Started from {start};
+{epochs} epochs, seed {seed}, the averaged weights of the epoch with the best dev EER.
 
 """
     + USE
@@ -117,18 +127,34 @@ The first recipe: {epochs} epochs, seed {seed}, started from {start}; the weight
 
 """
 
+ATTACKS = """Per attack of ASVspoof 2019 LA, against its bona fide clips:
+
+| attack | clips | EER | called real at 0.5 |
+|---|---|---|---|
+{rows}
+
+"""
+RESULTS = {
+    "eer": "Equal error rate",
+    "eer_without_codec": "Equal error rate without codecs",
+    "balanced_accuracy": "Balanced accuracy at 0.5",
+    "expected_calibration_error": "Expected calibration error",
+}
+
 
 def model_card(figures: dict, command: str) -> str:
-    """Markdown card from the figures of `training.report` and the settings of the run."""
+    """Markdown card from the figures of `evaluation.report` and the settings of the run."""
     settings = figures["settings"]
-    percents = ("eer", "balanced_accuracy", "bonafide_called_fake", "spoof_called_real", "cannot_tell")
-    return CARD.format(
+    percents = ("eer", "eer_without_codec", "balanced_accuracy", "bonafide_called_fake", "spoof_called_real")
+    text = CARD.format(
         network=NAMES[settings["network"]],
         window_seconds=settings["window_seconds"],
         ece=figures["expected_calibration_error"],
-        family_rows="\n".join(
-            _row(name, row, ("clips", "eer", "called_real")) for name, row in figures["per_family"].items()
-        ),
+        interval=" to ".join(_percent(bound) for bound in figures["eer_interval"]),
+        worst_at_least=MIN_WORST_BONAFIDE,
+        worst=_worst(figures["worst_corpus"]),
+        family_rows=_system_rows(figures["per_family"]),
+        attack_table=_attack_table(figures["per_attack"]),
         corpus_rows="\n".join(
             _row(name, row, ("bonafide", "bonafide_called_fake", "spoof", "spoof_called_real", "eer"))
             for name, row in figures["per_corpus"].items()
@@ -136,10 +162,37 @@ def model_card(figures: dict, command: str) -> str:
         command=command,
         data=_data_table(settings["data"]),
         license=settings["license"],
-        **{name: _percent(figures[name]) for name in (*percents, "wrong_when_fake", "wrong_when_real")},
+        **{name: _percent(figures[name]) for name in (*percents, "cannot_tell", "wrong_when_fake", "wrong_when_real")},
         **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
         **{name: settings[name] for name in ("epochs", "seed", "start")},
     )
+    return with_results(text, figures)
+
+
+def with_results(card: str, figures: dict) -> str:
+    """The card with the figures as the Hub's `model-index` in its front matter; what else is there stays.
+
+    Raises ValueError or yaml.YAMLError if the front matter cannot be read.
+    """
+    settings, split, model_card = figures.get("settings", {}), figures.get("split", "dev"), ModelCard(card)
+    results = [
+        EvalResult(
+            task_type="audio-classification",
+            task_name="Audio deepfake detection",
+            dataset_type="custom",
+            dataset_name=f"{split} split, whole recordings",
+            dataset_split=split,
+            metric_type=name,
+            metric_name=RESULTS[name],
+            metric_value=round(figures[name], 4),
+        )
+        for name in RESULTS
+        if isinstance(figures.get(name), float)
+    ]
+    if results:
+        model_card.data.model_name = NAMES.get(settings.get("network"), "Deepfake Detector")
+        model_card.data.eval_results = results
+    return str(model_card)
 
 
 def first_report(figures: dict) -> str:
@@ -223,6 +276,21 @@ def _data_table(summary: dict) -> str:
             f"| {split} | {row['bonafide']} | {row['corpora']} | {row['spoofed']} | {row['systems']} | {families} |"
         )
     return "\n".join(lines)
+
+
+def _system_rows(rows: dict[str, dict]) -> str:
+    return "\n".join(_row(name, row, ("clips", "eer", "called_real")) for name, row in rows.items())
+
+
+def _attack_table(attacks: dict[str, dict]) -> str:
+    """A table with its heading and a blank line after it, or nothing."""
+    return ATTACKS.format(rows=_system_rows(attacks)) if attacks else ""
+
+
+def _worst(corpus: dict | None) -> str:
+    if corpus is None:
+        return "there is none"
+    return f"{corpus['name']}: {_percent(corpus['bonafide_called_fake'])} of {corpus['bonafide']}"
 
 
 def _row(name: str, row: dict, columns: tuple[str, ...]) -> str:

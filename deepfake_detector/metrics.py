@@ -33,6 +33,18 @@ def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> tuple[float, flo
     return float((miss[best] + false_alarm[best]) / 2), float(thresholds[best])
 
 
+def eer_interval(labels: np.ndarray, scores: np.ndarray, n_draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the EER (0..1): clips are drawn again, each class by itself, `n_draws` times.
+
+    It tells how much the figure owes to which clips happen to be in the set, not how other voices would fare.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    classes, rng = [np.flatnonzero(labels == label) for label in (0, 1)], np.random.default_rng(seed)
+    draws = (np.concatenate([rng.choice(clips, len(clips)) for clips in classes]) for _ in range(n_draws))
+    low, high = np.quantile([equal_error_rate(labels[drawn], scores[drawn])[0] for drawn in draws], (0.025, 0.975))
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class AsvErrors:
     """Error rates (0..1) of the speaker-verification system behind the countermeasure, at its own EER threshold."""
@@ -78,9 +90,18 @@ def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = 10) -> float:
     """ECE: mean |observed share of spoof - mean probability| over `n_bins` equal-width bins, weighted by their size."""
+    promised, observed, sizes = calibration_bins(labels, probabilities, n_bins)
+    return float(np.sum(np.abs(observed - promised) * sizes) / len(labels))
+
+
+def calibration_bins(
+    labels: np.ndarray, probabilities: np.ndarray, n_bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Equal-width bins of the probability that hold a clip: mean probability, observed share of spoof, clips; each (n,)."""
     bins = np.minimum((np.asarray(probabilities) * n_bins).astype(int), n_bins - 1)
-    gaps = [abs(labels[bins == b].mean() - probabilities[bins == b].mean()) * (bins == b).sum() for b in set(bins)]
-    return float(np.sum(gaps) / len(labels))
+    held = [bins == b for b in np.unique(bins)]
+    promised, observed = (np.array([values[rows].mean() for rows in held]) for values in (probabilities, labels))
+    return promised, observed, np.array([rows.sum() for rows in held])
 
 
 def fit_calibration(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The training loop: fit, evaluate on whole recordings, and checkpoints that survive a kill."""
+"""The training loop: fit, and checkpoints that survive a kill."""
 
 import csv
 import hashlib
@@ -8,13 +8,11 @@ import math
 import pickle
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import timm
 import torch
 from torch import nn
@@ -28,9 +26,10 @@ from .data.augment import AugmentConfig, Noises
 from .data.dataset import BalancedBatches, TrainingWindows
 from .data.manifest import Clip, of_split
 from .detector import Detector
+from .evaluation import calibrate, score_clips
 from .features import FeatureConfig
 from .files import write_whole, written_aside
-from .metrics import balanced_accuracy, equal_error_rate, expected_calibration_error, fit_bounds, fit_calibration
+from .metrics import equal_error_rate
 from .model import SpoofClassifier
 from .sharpness import still_statistics, uphill
 
@@ -366,114 +365,11 @@ def read_state(output: Path, config: str, data_digest: str) -> dict:
     return state
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Uncalibrated whole-recording scores of the clips that could be judged, and the clips without a voice."""
-
-    clips: list[Clip]
-    labels: np.ndarray
-    values: np.ndarray
-    unjudged: list[Clip]
-
-
-def score_clips(detector: Detector, clips: list[Clip]) -> Scores:
-    """Judge whole recordings exactly as a user's; raises TrainingError naming every file that cannot be read."""
-    judged, values, unjudged, faults = [], [], [], []
-    for clip in tqdm(clips, "dev", leave=False):
-        try:
-            verdict = detector.predict(clip.path)
-        except AudioError as error:
-            faults.append(str(error))
-            continue
-        if verdict.score is None:
-            unjudged.append(clip)
-        else:
-            judged.append(clip)
-            values.append(verdict.score)
-    if faults:
-        raise TrainingError("\n  ".join([f"{len(faults)} files cannot be judged:", *faults]))
-    if len({clip.label for clip in judged}) < 2:
-        raise TrainingError("One class has no clip with a voice in it, so that nothing can be measured.")
-    return Scores(judged, np.array([clip.label for clip in judged]), np.array(values), unjudged)
-
-
-def calibrate(classifier: SpoofClassifier, scores: Scores, max_wrong_share: float) -> None:
-    """Fit calibration and the bounds of "can't tell" on dev scores, into the classifier's buffers."""
-    classifier.calibration.copy_(torch.tensor(fit_calibration(scores.labels, scores.values)))
-    classifier.bounds.copy_(
-        torch.tensor(fit_bounds(scores.labels, calibrated(classifier, scores.values), max_wrong_share))
-    )
-
-
-def calibrated(classifier: SpoofClassifier, scores: np.ndarray) -> np.ndarray:
-    """Scores (n,) -> probabilities of spoof (n,), as the classifier's own calibration has it."""
-    on_device = torch.tensor(scores, dtype=torch.float32, device=classifier.calibration.device)
-    return classifier.calibrate(on_device).double().cpu().numpy()
-
-
 def save_checkpoint(classifier: SpoofClassifier, folder: Path) -> None:
     """config.json and model.safetensors, written aside and renamed file by file; raises StorageError."""
     with written_aside(folder) as aside:
         classifier.save_pretrained(aside)
         (aside / "README.md").unlink(missing_ok=True)  # the library's own; ours is written with the figures
-
-
-def report(detector: Detector, clips: list[Clip]) -> dict:
-    """Every figure of the card, on whole recordings: overall, per family and per corpus."""
-    scores = score_clips(detector, clips)
-    model = detector.model
-    probabilities = calibrated(model, scores.values)
-    real_below, fake_above = (float(bound) for bound in model.bounds)
-    undecided = (probabilities >= real_below) & (probabilities < fake_above)
-    spoofed, bonafide = scores.labels == 1, scores.labels == 0
-    family, corpus = defaultdict(list), defaultdict(list)
-    for i, clip in enumerate(scores.clips):
-        if clip.label == 1:
-            family[clip.family].append(i)
-        corpus[clip.corpus].append(i)
-    return {
-        "clips": len(clips),
-        "without_voice": len(scores.unjudged),
-        "eer": equal_error_rate(scores.labels, scores.values)[0],
-        "balanced_accuracy": balanced_accuracy(scores.labels, probabilities),
-        "bonafide_called_fake": float((probabilities[bonafide] >= 0.5).mean()),
-        "spoof_called_real": float((probabilities[spoofed] < 0.5).mean()),
-        "expected_calibration_error": expected_calibration_error(scores.labels, probabilities),
-        "real_below": real_below,
-        "fake_above": fake_above,
-        "cannot_tell": float(undecided.mean()),
-        "wrong_when_fake": _share(bonafide[probabilities >= fake_above]),
-        "wrong_when_real": _share(spoofed[probabilities < real_below]),
-        "per_family": {
-            name: {
-                "clips": len(rows),
-                "eer": equal_error_rate(
-                    np.r_[np.zeros(bonafide.sum()), np.ones(len(rows))],
-                    np.r_[scores.values[bonafide], scores.values[rows]],
-                )[0],
-                "called_real": float((probabilities[rows] < 0.5).mean()),
-            }
-            for name, rows in sorted(family.items())
-        },
-        "per_corpus": {
-            name: _corpus_row(scores.labels[rows], probabilities[rows])
-            for name, rows in sorted(corpus.items(), key=lambda item: -len(item[1]))
-            if len(rows) >= 10
-        },
-    }
-
-
-def _corpus_row(labels: np.ndarray, probabilities: np.ndarray) -> dict:
-    row = {"bonafide": int((labels == 0).sum()), "spoof": int((labels == 1).sum())}
-    row["bonafide_called_fake"] = _share(probabilities[labels == 0] >= 0.5)
-    row["spoof_called_real"] = _share(probabilities[labels == 1] < 0.5)
-    if 0 < labels.sum() < len(labels):
-        row["eer"] = equal_error_rate(labels, probabilities)[0]
-    return row
-
-
-def _share(flags: np.ndarray) -> float | None:
-    return float(np.mean(flags)) if len(flags) else None
 
 
 def _digest(clips: list[Clip], noises: Noises | None) -> str:

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_curve
 from deepfake_detector.metrics import (
     AsvErrors,
     balanced_accuracy,
+    eer_interval,
     equal_error_rate,
     expected_calibration_error,
     fit_bounds,
@@ -113,3 +114,13 @@ def test_bounds_of_a_perfect_and_a_useless_detector() -> None:
 def test_balanced_accuracy_weighs_the_classes_alike() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     assert balanced_accuracy(labels, np.zeros(100)) == 0.5
+
+
+def test_eer_interval_is_that_of_two_gaussian_classes() -> None:
+    labels, scores = random_scores(n=2_000)
+    low, high = eer_interval(labels, scores)
+    eer = equal_error_rate(labels, scores)[0]
+    # Both rates are p of 1,000 clips each; on the line of equal rates their deviations average out.
+    deviation = np.sqrt(eer * (1 - eer) / 2_000)
+    assert low < eer < high and high - low == pytest.approx(2 * 1.96 * deviation, rel=0.25)
+    assert eer_interval(labels, scores) == (low, high)

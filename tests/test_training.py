@@ -49,7 +49,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> None:
     assert not list(finished.glob("*.partial"))
     assert sorted(file.name for file in (finished / "best").iterdir()) == [
-        "README.md", "config.json", "metrics.json", "model.safetensors",
+        "README.md", "config.json", "figure.png", "metrics.json", "model.safetensors",
     ]  # fmt: skip
     verdict = Detector.from_pretrained(finished / "best").predict(data / "0.wav")
     assert verdict.spoof_probability is not None

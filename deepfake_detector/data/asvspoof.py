@@ -2,6 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from ..metrics import AsvErrors
+
+CORPUS = "ASVspoof 2019 LA"
 PROTOCOL_FOLDER = "ASVspoof2019_LA_cm_protocols"
 PROTOCOLS = {
     "train": "ASVspoof2019.LA.cm.train.trn.txt",
@@ -24,5 +29,28 @@ def read_protocols(archive: Path) -> list[dict]:
             speaker, utterance, _, attack, key = line.split()
             path = archive / f"ASVspoof2019_LA_{split}" / "flac" / f"{utterance}.flac"
             row = {"path": str(path), "label": key, "split": split, "group": speaker, "system": attack}
-            rows.append({**row, "corpus": "ASVspoof 2019 LA", "family": "asvspoof"})
+            rows.append({**row, "corpus": CORPUS, "family": "asvspoof"})
     return rows
+
+
+def asv_score_file(flac: Path, split: str) -> Path:
+    """Where the archive that holds `flac` keeps the organisers' speaker-verification scores of a split."""
+    return flac.parents[2] / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
+
+
+def read_asv_scores(path: Path) -> AsvErrors:
+    """Error rates of the organisers' speaker verification; raises ValueError if the file holds anything else.
+
+    A line is `attack kind score`, attack being bonafide for targets and non-targets, kind target, nontarget or spoof.
+    """
+    scores = {"target": [], "nontarget": [], "spoof": []}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        try:
+            _, kind, score = words
+            scores[kind].append(float(score))
+        except (ValueError, KeyError):
+            raise ValueError(f"{path}, line {number} is not `attack target|nontarget|spoof score`.") from None
+    if not all(scores.values()):
+        raise ValueError(f"{path} lacks scores of {', '.join(kind for kind in scores if not scores[kind])} trials.")
+    return AsvErrors.from_scores(**{kind: np.array(values) for kind, values in scores.items()})
