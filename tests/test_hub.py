@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from deepfake_detector import Detector
-from deepfake_detector.hub import FILES, main
+from deepfake_detector.hub import FIGURE, FILES, main
 
 from .conftest import ROOT, VOICE
 from .test_training import SETTINGS
@@ -146,7 +146,7 @@ def test_pushed_checkpoint_loads_from_the_hub(
     done = push_to(hub.url, best)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{hub.url}/me/voice" and TOKEN not in done.stdout + done.stderr
-    assert hub.commits == [sorted(FILES)] and hub.files.keys() == set(FILES)
+    assert hub.commits == [sorted([*FILES, FIGURE])] and hub.files.keys() == {*FILES, FIGURE}
     created = next(body for call, _, body in hub.posted if call == "repos/create")
     assert created["name"] == "voice" and created["visibility"] == "private"
     assert {token for _, token, _ in hub.posted} == {f"Bearer {TOKEN}"}
@@ -159,7 +159,7 @@ def test_pushed_checkpoint_loads_from_the_hub(
     (verdict,) = json.loads(judge_with("me/voice", hub, tmp_path / "reader").stdout)
     assert verdict["score"] == detector.predict(VOICE).score
     assert push_to(hub.url, best).returncode == 0
-    assert hub.commits == [sorted(FILES)] * 2
+    assert hub.commits == [sorted([*FILES, FIGURE])] * 2
 
 
 def test_refused_push_is_one_sentence_and_can_be_repeated(hub: http.server.ThreadingHTTPServer, best: Path) -> None:
@@ -192,9 +192,9 @@ def test_push_refuses_what_is_no_checkpoint(
     assert "no folder" in sentence(str(best / "nowhere"), "me/voice")
     (best / "metrics.json").write_text("{")
     assert "damaged" in sentence(str(best), "me/voice")
-    (best / "figure.png").unlink()
-    assert "lacks figure.png" in sentence(str(best), "me/voice")
-    (best / "figure.png").write_bytes(b"a picture")
+    (best / "metrics.json").unlink()
+    assert "lacks metrics.json" in sentence(str(best), "me/voice")
+    (best / "metrics.json").write_text("{}")
     (best / "model.safetensors").write_bytes(b"no weights")
     assert "model.safetensors is damaged" in sentence(str(best), "me/voice")
     monkeypatch.setenv("HF_TOKEN", "hf_tok\u20acn")
