@@ -43,6 +43,7 @@ from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
     Scores,
     asvspoof_scores,
+    calibrate,
     calibrated,
     is_asvspoof,
     report,
@@ -55,7 +56,7 @@ from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
-from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite
+from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite, save_checkpoint
 
 FEATURES = FeatureConfig(
     sample_rate=16_000,
@@ -197,6 +198,8 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     best = args.output / "best"
     detector = Detector.from_pretrained(best, device)
     scores = score_clips(detector, of_split(clips, "dev"))
+    calibrate(detector.model, scores, config.max_wrong_share)  # anew, because the saved weights are rounded
+    save_checkpoint(detector.model, best)
     figures = report(detector.model, scores)
     figures["settings"] = {
         "recipe": args.recipe,

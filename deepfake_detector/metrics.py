@@ -119,7 +119,7 @@ def fit_bounds(labels: np.ndarray, probabilities: np.ndarray, max_error: float) 
     """Bounds (real_below, fake_above) between which the verdict is "can't tell".
 
     The widest choices at which "fake", and separately "real", is wrong for at most `max_error` of the clips so
-    labelled, both classes weighing the same. 0.5 lies always between them.
+    labelled, as they are and with both classes weighing the same. 0.5 lies always between them.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     weight = np.where(labels == 1, 0.5 / (labels == 1).sum(), 0.5 / (labels == 0).sum())
@@ -128,7 +128,7 @@ def fit_bounds(labels: np.ndarray, probabilities: np.ndarray, max_error: float) 
         """Smallest side >= 0.5 at which the weighted share of `wrong` among clips beyond it is small enough."""
         for bound in np.unique(np.concatenate(([0.5], side[side > 0.5]))):
             beyond = side >= bound
-            if weight[beyond & wrong].sum() <= max_error * weight[beyond].sum():
+            if all(w[beyond & wrong].sum() <= max_error * w[beyond].sum() for w in (weight, np.ones(len(labels)))):
                 return float(bound)
         return 1.0
 
