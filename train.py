@@ -81,7 +81,7 @@ AUGMENT = AugmentConfig(
     clip=0.05,
     low_pass=0.25,
     raw_boost=0.15,
-    microphone=0.1,
+    microphone=0.2,
     silence=0.3,
     time_cut=0.1,
     codec=0.4,
@@ -135,7 +135,7 @@ RECIPES = {
         epochs=24,
         crop_seconds=2.0,
         batch_size=32,
-        copies_per_batch=2,
+        copies_per_batch=3,
         place_share=2 / 3,
         learning_rate=1e-3,
         weight_decay=0.05,
@@ -355,6 +355,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=("res-efficientcnn", "basic-cnn"))
     parser.add_argument("--epochs", type=positive)
     parser.add_argument("--seed", type=natural)
+    parser.add_argument("--learning-rate", type=not_negative, help="of the first epochs; smaller to go on from --init")
     parser.add_argument(
         "--sam-rho", type=not_negative, help="sharpness-aware minimisation, e.g. 0.05; doubles the time"
     )
@@ -454,7 +455,7 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
     if isinstance(config, FirstConfig) and (args.noise or args.init or args.sam_rho is not None):
         raise TrainingError("--noise, --init and --sam-rho belong to --recipe default.")
-    given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "sam_rho")}
+    given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "learning_rate", "sam_rho")}
     return replace(config, **{name: value for name, value in given.items() if value is not None})
     return replace(RECIPES[args.recipe], **given)
 

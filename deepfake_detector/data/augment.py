@@ -216,8 +216,11 @@ def _notched(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def through_browser(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """What a page's microphone does before Opus: noise suppression and automatic gain, as browsers have them on."""
-    clean = suppress_noise(samples, rng.uniform(0.05, 0.3), rng.uniform(1.0, 4.0), rng.uniform(6.0, 20.0))
+    """What a page's microphone does before Opus: noise suppression and automatic gain, as browsers have them on.
+
+    Suppression goes further than a browser's, as far as the gates of studios do: a black background is no sign of a machine.
+    """
+    clean = suppress_noise(samples, rng.uniform(0.05, 0.3), rng.uniform(1.0, 8.0), rng.uniform(6.0, 50.0))
     return even_out(clean, int(rng.uniform(0.1, 0.5) * sample_rate), rng.uniform(0.2, 0.7))
 
 
