@@ -355,7 +355,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=("res-efficientcnn", "basic-cnn"))
     parser.add_argument("--epochs", type=positive)
     parser.add_argument("--seed", type=natural)
-    parser.add_argument("--learning-rate", type=not_negative, help="of the first epochs; smaller to go on from --init")
+    parser.add_argument(
+        "--learning-rate", type=not_negative, help="its peak, after the warm-up; smaller to go on from --init"
+    )
     parser.add_argument(
         "--sam-rho", type=not_negative, help="sharpness-aware minimisation, e.g. 0.05; doubles the time"
     )

@@ -1,5 +1,8 @@
 """Data sets: what is read, what is refused, how clips are split, drawn and augmented."""
 
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,15 @@ from torch.utils.data import DataLoader
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
 from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_window
-from deepfake_detector.data.manifest import Clip, DataError, check_clips, of_split, read_clips, read_sound_clips
+from deepfake_detector.data.manifest import (
+    Clip,
+    DataError,
+    check_clips,
+    find_unreadable,
+    of_split,
+    read_clips,
+    read_sound_clips,
+)
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
 
@@ -198,6 +209,16 @@ def test_no_augmentation_changes_the_level_only(voice: np.ndarray) -> None:
     out = augment(voice, 16_000, NEVER, None, np.random.default_rng(0))
     assert np.abs(out).max() == pytest.approx(10 ** (-6 / 20), rel=1e-3)
     assert np.corrcoef(out, voice)[0, 1] > 0.9999
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
+def test_espeak_clips_are_a_data_set(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deepfake_detector.data.espeak", str(tmp_path / "robots")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    clips = read_clips([tmp_path / "robots"])
+    assert {(c.label, c.split, c.corpus) for c in clips} == {(SPOOF, "train", "espeak-ng")}
+    assert max(Counter(c.system for c in clips).values()) == 3 and len({c.path for c in clips}) == len(clips) == 240
+    assert not find_unreadable(clips[::40], 16_000)
 
 
 def test_noise_comes_from_anywhere_in_its_file(tmp_path: Path) -> None:
