@@ -75,7 +75,7 @@ FEATURES = FeatureConfig(
 
 AUGMENT = AugmentConfig(
     equaliser=0.4,
-    room=0.2,
+    room=0.25,
     noise=0.35,
     noise_snr_db=(8.0, 40.0),
     clip=0.05,
@@ -135,7 +135,7 @@ RECIPES = {
         epochs=24,
         crop_seconds=2.0,
         batch_size=32,
-        copies_per_batch=3,
+        copies_per_batch=5,
         place_share=2 / 3,
         learning_rate=1e-3,
         weight_decay=0.05,
@@ -148,6 +148,8 @@ RECIPES = {
         max_wrong_share=0.05,
         mask_mels=16,
         mask_frames=24,
+        floor_share=0.5,
+        floor_db=(40.0, 80.0),
         seed=0,
     ),
 }

@@ -67,6 +67,8 @@ class TrainConfig:
     max_wrong_share: float  # of each of the answers "fake" and "real" on dev; between them is "can't tell"
     mask_mels: int
     mask_frames: int
+    floor_share: float  # of the items: how many lose what lies below a floor
+    floor_db: tuple[float, float]  # that floor, below the loudest cell
     seed: int
 
 
@@ -94,6 +96,24 @@ class SpecAugment(nn.Module):
             shape[dim] = n
             picture = picture.masked_fill(hidden.view(shape), 0.0)  # 0 is the picture's mean
         return picture
+
+
+class RandomFloor(nn.Module):
+    """Cut some items of a batch, dB (batch, n_mels, frames), off at a random depth below their loudest cell.
+
+    A background may be noisy, faint or cut away by a noise gate or a codec, in recordings as in machine speech; so that
+    its depth says nothing, it is drawn.
+    """
+
+    def __init__(self, share: float, depth_db: tuple[float, float]) -> None:
+        super().__init__()
+        self.share, self.depth_db = share, depth_db
+
+    def forward(self, level_db: torch.Tensor) -> torch.Tensor:
+        chance, place = torch.rand(2, len(level_db), 1, 1, device=level_db.device)
+        low, high = self.depth_db
+        depth = torch.where(chance < self.share, low + (high - low) * place, torch.inf)
+        return torch.maximum(level_db, level_db.amax((1, 2), keepdim=True) - depth)
 
 
 class Run:
@@ -130,6 +150,7 @@ class Run:
         self.ema = AveragedModel(self.model, multi_avg_fn=_warm_ema(config.ema_decay), use_buffers=True)
         if distributed.size() > 1 and self.device.type == "cuda":
             self.model.network = timm.layers.convert_sync_batchnorm(self.model.network)
+        self.random_floor = RandomFloor(config.floor_share, config.floor_db)
         self.spec_augment = SpecAugment(config.mask_mels, config.mask_frames)
         self.sampler = BalancedBatches(
             self.train_clips, config.batch_size, config.copies_per_batch, config.place_share, config.seed
@@ -222,7 +243,9 @@ class Run:
             group["lr"] = self.config.learning_rate * self._schedule(n_done)
         waveform, label, source = (batch.to(self.device, non_blocking=True) for batch in (waveform, label, source))
         with torch.no_grad():
-            picture = self.spec_augment(self.model.features(waveform)).contiguous(memory_format=torch.channels_last)
+            features = self.model.features
+            picture = self.spec_augment(features.normalise(self.random_floor(features.decibels(waveform))))
+            picture = picture.contiguous(memory_format=torch.channels_last)
         return self.learn(picture, label, source)
 
     def learn(self, picture: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> float:

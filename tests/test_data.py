@@ -163,6 +163,24 @@ def test_pairs_come_from_one_place() -> None:
             assert (real.corpus, real.page) == (fake.corpus, fake.page) and real.corpus != "only real"
 
 
+def test_copies_lie_beside_their_originals_and_nowhere_else(tmp_path: Path) -> None:
+    rows = ["path,label,split,system,corpus,original"]
+    rows += [f"real{i}.wav,bonafide,train,,c{i % 3}," for i in range(12)]
+    rows += [f"fake{i}.wav,spoof,train,s,c{i % 3}," for i in range(12)]
+    rows += [f"copy{i}.wav,spoof,train,HiFi-GAN,c{i % 3},sub/../real{i}.wav" for i in range(6)]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "sub").mkdir()
+    clips = read_clips([tmp_path])
+    held = vocoded = 0
+    for seed in range(20):
+        for batch in BalancedBatches(clips, batch_size=12, n_copies=3, place_share=2 / 3, seed=seed):
+            for (real, _, _), (fake, _, vocode) in zip(batch[:3], batch[6:9], strict=True):
+                assert fake == real if vocode else clips[fake].original.resolve() == clips[real].path.resolve()
+                held, vocoded = held + (not vocode), vocoded + vocode
+            assert not any(clips[index].original for index, _, _ in batch[:6] + batch[9:])
+    assert held > 20 < vocoded  # half of the clips have a copy, half of whose draws use it
+
+
 def test_resumed_epoch_draws_the_rest_of_the_same_list() -> None:
     clips = [clip(i % 2) for i in range(64)]
     whole, rest, other = (BalancedBatches(clips, 8, 1, 0.5, seed) for seed in (0, 0, 1))
@@ -212,12 +230,15 @@ def test_no_augmentation_changes_the_level_only(voice: np.ndarray) -> None:
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
-def test_espeak_clips_are_a_data_set(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deepfake_detector.data.espeak", str(tmp_path / "robots")]
-    subprocess.run(command, cwd=ROOT, check=True)
+def test_robot_clips_are_a_data_set(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deepfake_detector.data.robots", str(tmp_path / "robots")]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     clips = read_clips([tmp_path / "robots"])
-    assert {(c.label, c.split, c.corpus) for c in clips} == {(SPOOF, "train", "espeak-ng")}
-    assert max(Counter(c.system for c in clips).values()) == 3 and len({c.path for c in clips}) == len(clips) == 240
+    assert {(c.label, c.split) for c in clips} == {(SPOOF, "train")} and len({c.path for c in clips}) == len(clips)
+    espeak = [c for c in clips if c.corpus == "espeak-ng"]
+    assert len(espeak) == 240 and max(Counter(c.system for c in espeak).values()) == 3
+    for corpus in ("hibari", "Piper"):  # neural voices, where their packages are
+        assert (f"{corpus} is not installed" in output) == (corpus not in {c.corpus for c in clips})
     assert not find_unreadable(clips[::40], 16_000)
 
 
@@ -227,6 +248,14 @@ def test_noise_comes_from_anywhere_in_its_file(tmp_path: Path) -> None:
     noises = Noises(tmp_path / "noise.csv", 16_000)
     drawn = [steps._draw_noise(16_000, noises, np.random.default_rng(seed)) for seed in range(60)]
     assert max(noise.max() for noise in drawn if noise.min() >= 0) > 0.8
+
+
+def test_invented_rooms_answer_after_the_direct_sound_and_fade() -> None:
+    for seed in range(20):
+        room = steps.invented_room(16_000, np.random.default_rng(seed))
+        energy = room**2
+        assert np.argmax(energy) == 0 and energy[1:16].sum() == 0 < energy[16:].sum() < 2.1
+        assert energy[6_000:].sum() < 0.1 * energy[16:2_000].sum()
 
 
 def test_noise_has_the_ratio_it_says() -> None:

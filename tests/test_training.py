@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from deepfake_detector import Detector
 from deepfake_detector.data.manifest import read_clips
-from deepfake_detector.training import STATE_FILE, Run, SpecAugment
+from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment
 from train import RECIPES
 
 from .conftest import ROOT, TINY_FEATURES
@@ -269,3 +269,13 @@ def test_spec_augment_blanks_one_band_and_one_stretch() -> None:
     rows, columns = masked.all(dim=3).sum(2), masked.all(dim=2).sum(2)
     assert 0 < rows.max() <= 9 and 0 < columns.max() <= 21
     assert rows.float().std() > 0
+
+
+def test_random_floor_cuts_off_some_pictures_each_at_a_depth_of_its_own() -> None:
+    torch.manual_seed(0)
+    level_db = torch.rand(64, 32, 50) * 80 - 90  # loudest cells at about -10
+    cut = RandomFloor(share=0.5, depth_db=(20.0, 60.0))(level_db)
+    depths = (cut.amax((1, 2)) - cut.amin((1, 2)))[(cut != level_db).any(2).any(1)]
+    assert 16 < len(depths) < 48 and 20 <= depths.min() < 30 and 50 < depths.max() <= 60
+    assert torch.equal(cut.amax((1, 2)), level_db.amax((1, 2)))
+    assert torch.equal(RandomFloor(share=0.0, depth_db=(20.0, 60.0))(level_db), level_db)

@@ -71,8 +71,8 @@ def augment(
         samples = cut_time(samples, sample_rate, rng)
     if rng.random() < config.equaliser:
         samples = equalise(samples, rng)
-    if noises and noises.rooms and rng.random() < config.room:
-        samples = reverberate(samples, noises.rooms[rng.integers(len(noises.rooms))], rng)
+    if rng.random() < config.room:
+        samples = reverberate(samples, _draw_room(sample_rate, noises, rng), rng)
     if rng.random() < config.noise:
         samples = add_noise(samples, _draw_noise(len(samples), noises, rng), rng.uniform(*config.noise_snr_db))
     if rng.random() < config.raw_boost:
@@ -268,6 +268,24 @@ def cut_time(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) ->
     n_cut = int(min(rng.uniform(0.02, 0.3) * sample_rate, len(samples) / 4))
     start = int(rng.integers(0, len(samples) - n_cut))
     return np.resize(np.delete(samples, slice(start, start + n_cut)), len(samples))
+
+
+def _draw_room(sample_rate: int, noises: Noises | None, rng: np.random.Generator) -> np.ndarray:
+    """A measured room response, where there are any, or as often an invented one."""
+    if noises and noises.rooms and rng.random() < 0.5:
+        return noises.rooms[rng.integers(len(noises.rooms))]
+    return invented_room(sample_rate, rng)
+
+
+def invented_room(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Direct sound, then noise that fades by 60 dB in 0.1 to 0.6 s: half a second of a room of no particular shape."""
+    seconds = np.arange(sample_rate // 2) / sample_rate
+    tail = rng.standard_normal(len(seconds)) * np.exp(-np.log(1000) * seconds / rng.uniform(0.1, 0.6))
+    tail[seconds < rng.uniform(0.001, 0.008)] = 0.0  # nothing comes back before the nearest wall
+    direct_to_tail_db = rng.uniform(-3.0, 15.0)
+    response = tail / np.sqrt(np.sum(tail**2)) * 10 ** (-direct_to_tail_db / 20)
+    response[0] = 1.0
+    return response
 
 
 def _draw_noise(n_samples: int, noises: Noises | None, rng: np.random.Generator) -> np.ndarray:

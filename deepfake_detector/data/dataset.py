@@ -59,8 +59,9 @@ def random_window(samples: np.ndarray, window_samples: int, rng: np.random.Gener
 class BalancedBatches:
     """Batch sampler: a bona fide half, then a spoofed half whose item i is the partner of the first half's item i.
 
-    The first `n_copies` partners are vocoded copies of the bona fide clip itself: only the vocoding tells them apart. Of
-    the rest, `place_share` are pairs from one place (a corpus or a demo page that has both kinds), so that neither
+    The first `n_copies` partners are vocoded copies of the bona fide clip itself: only the vocoding tells them apart.
+    They are Griffin-Lim's, made on the spot, or as often each of those that the data set holds (`Clip.original`), which
+    are drawn for nothing else. Of the rest, `place_share` are pairs from one place (a corpus or a demo page that has both kinds), so that neither
     corpus nor page answers for the label. The others are drawn freely, each label by itself. A free clip's chance falls
     with the square root of its source's size (system for spoofs, corpus for bona fide), a place's chance grows with the
     square root of the number of pairs in it. Epoch e of a seed is always the same list; `skip` batches of it can be
@@ -69,8 +70,9 @@ class BalancedBatches:
 
     def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, place_share: float, seed: int) -> None:
         self.half, self.n_copies, self.seed = batch_size // 2, n_copies, seed
-        self.n_batches = max(1, len(clips) // batch_size)
+        self.n_batches = max(1, sum(not clip.original for clip in clips) // batch_size)
         self.epoch = self.skip = 0
+        self._copies = _copies(clips)
         self._pools = {label: _pool(clips, label) for label in (BONAFIDE, SPOOF)}
         self._places = _places(clips)
         self._place_chances = _chances([min(len(reals), len(fakes)) ** 0.5 for reals, fakes in self._places])
@@ -83,12 +85,12 @@ class BalancedBatches:
         rng = np.random.default_rng([self.seed, self.epoch])
         for number in range(len(self)):
             copied = self._draw(BONAFIDE, self.n_copies, rng)
+            copies = [self._draw_copy(index, rng) for index in copied]
             pairs = [self._draw_pair(rng) for _ in range(self.n_place_pairs)]
             n_free = self.half - len(copied) - len(pairs)
             bonafide = copied + [real for real, _ in pairs] + self._draw(BONAFIDE, n_free, rng)
             spoofed = [fake for _, fake in pairs] + self._draw(SPOOF, n_free, rng)
-            batch = [(index, False) for index in bonafide]
-            batch += [(index, True) for index in copied] + [(index, False) for index in spoofed]
+            batch = [(index, False) for index in bonafide] + copies + [(index, False) for index in spoofed]
             seeds = rng.integers(2**62, size=len(batch))
             if number >= self.skip:
                 yield [(index, int(seed), vocode) for (index, vocode), seed in zip(batch, seeds, strict=True)]
@@ -97,15 +99,31 @@ class BalancedBatches:
         indices, chances = self._pools[label]
         return [int(index) for index in rng.choice(indices, size=n, p=chances)]
 
+    def _draw_copy(self, index: int, rng: np.random.Generator) -> tuple[int, bool]:
+        """(clip, vocode it now?) for a copy of a bona fide clip, each of its copies with the same chance."""
+        held = self._copies.get(index, [])
+        choice = int(rng.integers(len(held) + 1))
+        return (index, True) if choice == len(held) else (held[choice], False)
+
     def _draw_pair(self, rng: np.random.Generator) -> tuple[int, int]:
         """A bona fide and a spoofed clip of one place."""
         reals, fakes = self._places[rng.choice(len(self._places), p=self._place_chances)]
         return int(rng.choice(reals)), int(rng.choice(fakes))
 
 
+def _copies(clips: list[Clip]) -> dict[int, list[int]]:
+    """Index of a recording -> indices of its vocoded copies."""
+    index_of = {clip.path.resolve(): i for i, clip in enumerate(clips) if clip.label == BONAFIDE}
+    copies: dict[int, list[int]] = {}
+    for i, clip in enumerate(clips):
+        if clip.original and clip.original.resolve() in index_of:
+            copies.setdefault(index_of[clip.original.resolve()], []).append(i)
+    return copies
+
+
 def _pool(clips: list[Clip], label: int) -> tuple[np.ndarray, np.ndarray]:
     """Clip indices of a label and their chances."""
-    indices = [i for i, clip in enumerate(clips) if clip.label == label]
+    indices = [i for i, clip in enumerate(clips) if clip.label == label and not clip.original]
     sources = [_source(clips[i]) for i in indices]
     sizes = Counter(sources)
     return np.array(indices), _chances([sizes[source] ** -0.5 for source in sources])
@@ -115,6 +133,8 @@ def _places(clips: list[Clip]) -> list[tuple[list[int], list[int]]]:
     """Indices of the bona fide and of the spoofed clips of each corpus and each page that has both."""
     places: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for i, clip in enumerate(clips):
+        if clip.original:
+            continue
         for place in (("corpus", clip.corpus), ("page", clip.page)):
             if place[1] not in ("", UNKNOWN):
                 places.setdefault(place, ([], []))[clip.label].append(i)

@@ -40,6 +40,7 @@ class Clip:
     family: str
     corpus: str
     page: str = ""  # where it was published: spoofs of one page often have the recordings they imitate beside them
+    original: Path | None = None  # of a vocoded copy: the recording that it copies
 
 
 def read_clips(sources: Iterable[str | Path]) -> list[Clip]:
@@ -134,7 +135,10 @@ def _read_source(source: Path, faults: list[str]) -> list[Clip]:
 
 
 def _read_csv(path: Path, faults: list[str]) -> list[Clip]:
-    """CSV with the columns path,label and optionally group,system,split,family,corpus,speaker; paths relative to it."""
+    """CSV with the columns path,label and optionally group,system,split,family,corpus,speaker,original.
+
+    Paths are relative to the file.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets put a mark at the start
             rows = list(csv.DictReader(file))
@@ -177,6 +181,7 @@ def _clip(row: dict, folder: Path = Path()) -> Clip:
         family="human" if label == BONAFIDE else row.get("family") or UNKNOWN,
         corpus=(row.get("corpus") or UNKNOWN).split(":")[0],
         page=row.get("source_repo") or "",
+        original=folder / row["original"] if row.get("original") else None,
     )
 
 

