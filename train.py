@@ -43,7 +43,6 @@ from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
     Scores,
     asvspoof_scores,
-    calibrate,
     calibrated,
     is_asvspoof,
     report,
@@ -56,7 +55,7 @@ from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
-from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite, save_checkpoint
+from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite
 
 FEATURES = FeatureConfig(
     sample_rate=16_000,
@@ -200,8 +199,6 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     best = args.output / "best"
     detector = Detector.from_pretrained(best, device)
     scores = score_clips(detector, of_split(clips, "dev"))
-    calibrate(detector.model, scores, config.max_wrong_share)  # anew, because the saved weights are rounded
-    save_checkpoint(detector.model, best)
     figures = report(detector.model, scores)
     figures["settings"] = {
         "recipe": args.recipe,
@@ -461,7 +458,6 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
         raise TrainingError("--noise, --init and --sam-rho belong to --recipe default.")
     given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "learning_rate", "sam_rho")}
     return replace(config, **{name: value for name, value in given.items() if value is not None})
-    return replace(RECIPES[args.recipe], **given)
 
 
 if __name__ == "__main__":

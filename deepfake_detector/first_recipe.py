@@ -16,7 +16,7 @@ from .data.images import Pictures, SetSize, Split, labels_csv, leaks
 from .features import FeatureConfig
 from .metrics import balanced_accuracy, equal_error_rate
 from .model import BONAFIDE, SPOOF, SpoofClassifier, log_odds
-from .training import STATE_FILE, TrainingError, read_state, save_checkpoint, write_csv, write_state
+from .training import STATE_FILE, TrainingError, new_classifier, read_state, save_checkpoint, write_csv, write_state
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,7 @@ class PictureRun:
         self.config, self.split, self.output, self.device = config, split, output, torch.device(device)
         self.data = {name: Pictures(pictures, folder) for name, pictures in split.items()}
         torch.manual_seed(config.seed)
-        self.model = SpoofClassifier(
-            features=config.features,
-            network=config.network,
-            backbone=config.backbone,
-            width=config.width,
-            dropout=config.dropout,
-        ).to(self.device, memory_format=torch.channels_last)
+        self.model = new_classifier(config).to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.log: list[dict] = []  # a row an epoch; metrics.csv
         labels = "".join(f"{name}\n{labels_csv(pictures)}" for name, pictures in split.items())

@@ -7,6 +7,7 @@ only when the annotation is a real type.
 import itertools
 import json
 import pickle
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 
@@ -183,12 +184,14 @@ class SpoofClassifier(
         """Score -> probability of spoof in 0..1, where 0.5 is the decision boundary."""
         return torch.sigmoid(self.calibration[0] * score + self.calibration[1])
 
+    def rounded(self) -> "SpoofClassifier":
+        """A copy with the weights that a saved checkpoint has."""
+        copy = deepcopy(self)
+        copy.load_state_dict(_halved(self.state_dict()))
+        return copy
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Half precision for kernels; vectors (norm statistics, calibration) stay float32, they weigh nothing."""
-        tensors = {
-            name: (tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor).contiguous().cpu()
-            for name, tensor in self.state_dict().items()
-        }
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in _halved(self.state_dict()).items()}
         # Not save_file, which makes the file readable for its owner alone: a server may run as somebody else.
         (save_directory / "model.safetensors").write_bytes(safetensors.torch.save(tensors))
 
@@ -221,6 +224,14 @@ class SpoofClassifier(
         else:
             return model
         raise CheckpointError(f"The checkpoint {name} cannot be used: {reason}.")
+
+
+def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Half precision for kernels; vectors (norm statistics, calibration) stay float32, they weigh nothing."""
+    return {
+        name: tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor
+        for name, tensor in state.items()
+    }
 
 
 class CheckpointError(ValueError):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import timm
 import torch
@@ -32,6 +33,9 @@ from .files import write_whole, written_aside
 from .metrics import equal_error_rate
 from .model import SpoofClassifier
 from .sharpness import still_statistics, uphill
+
+if TYPE_CHECKING:
+    from .first_recipe import FirstConfig
 
 STATE_FILE = "training_state.pt"
 SAVE_EVERY_SECONDS = 120.0
@@ -76,6 +80,17 @@ def refuse_to_overwrite(output: Path) -> None:
     """Raises TrainingError if the folder holds a run."""
     if (output / STATE_FILE).is_file():
         raise TrainingError(f"{output} holds a run already; go on with --resume, or choose another folder.")
+
+
+def new_classifier(config: "TrainConfig | FirstConfig") -> SpoofClassifier:
+    """The network of a recipe with random weights."""
+    return SpoofClassifier(
+        features=config.features,
+        network=config.network,
+        backbone=config.backbone,
+        width=config.width,
+        dropout=config.dropout,
+    )
 
 
 class SpecAugment(nn.Module):
@@ -140,13 +155,7 @@ class Run:
         self.config, self.output, self.device = config, output, torch.device(device)
         self.train_clips, self.dev_clips = of_split(clips, "train"), of_split(clips, "dev")
         torch.manual_seed(config.seed)
-        self.model = SpoofClassifier(
-            features=config.features,
-            network=config.network,
-            backbone=config.backbone,
-            width=config.width,
-            dropout=config.dropout,
-        ).to(self.device, memory_format=torch.channels_last)
+        self.model = new_classifier(config).to(self.device, memory_format=torch.channels_last)
         self.ema = AveragedModel(self.model, multi_avg_fn=_warm_ema(config.ema_decay), use_buffers=True)
         if distributed.size() > 1 and self.device.type == "cuda":
             self.model.network = timm.layers.convert_sync_batchnorm(self.model.network)
@@ -310,7 +319,7 @@ class Run:
     def _record(self, row: dict) -> None:
         message = f"epoch {row['epoch']}: loss {row['train_loss']:.4f}"
         if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
-            classifier = self.ema.module
+            classifier = self.ema.module.rounded()  # what is measured and calibrated is what is saved
             scores = score_clips(Detector(classifier, "dev", self.device), self.dev_clips)
             eer, _ = equal_error_rate(scores.labels, scores.values)
             row |= {"dev_eer": round(eer, 5), "unjudged": len(scores.unjudged)}

