@@ -54,7 +54,6 @@ from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
-from deepfake_detector.memory import keep_freed_memory
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
 from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite
 
@@ -163,7 +162,6 @@ def main() -> None:
     if args.push_to_hub:  # a long run should not end with a sentence that could have come first
         check_repo_id(args.push_to_hub)
         checked_token()
-    keep_freed_memory()
     distributed.join()
     config = chosen_config(args)
     if isinstance(config, FirstConfig):
