@@ -1,7 +1,5 @@
 """Measuring a checkpoint: whole recordings are scored, calibrated and counted as a user meets them."""
 
-import csv
-import io
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +12,7 @@ from .audio import AudioError
 from .data.asvspoof import CORPUS, asv_score_file, read_asv_scores
 from .data.manifest import Clip, DataError
 from .detector import Detector, Verdict
+from .files import csv_text
 from .metrics import (
     balanced_accuracy,
     eer_interval,
@@ -153,13 +152,11 @@ def is_asvspoof(scores: Scores) -> bool:
 
 def scores_csv(scores: Scores) -> str:
     """A row a clip, also of those without a voice: their score and probability are empty."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(SCORE_COLUMNS)
+    rows = []
     for clip, verdict in scores.trials:
         row = (clip.path, _key(clip), clip.system, clip.corpus, verdict.score, verdict.spoof_probability)
-        writer.writerow((*row, verdict.label, verdict.speech_seconds))
-    return text.getvalue()
+        rows.append((*row, verdict.label, verdict.speech_seconds))
+    return csv_text(SCORE_COLUMNS, rows)
 
 
 def asvspoof_scores(scores: Scores) -> str:

@@ -11,7 +11,6 @@ download from anywhere but a package registry; each is made only if it was asked
 """
 
 import argparse
-import csv
 import importlib.util
 import io
 import os
@@ -30,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from ..audio import AudioError, load_audio
-from ..files import StorageError, write_whole
+from ..files import StorageError, csv_text, write_whole
 from ..model import BONAFIDE
 from .manifest import Clip, DataError, of_split, read_clips
 
@@ -147,9 +146,7 @@ def make_copies(clips: list[Clip], folder: Path, n_hifigan: int, program: Path |
     with Pool(n_workers) as pool:
         for _ in tqdm(pool.imap_unordered(CopyMaker(program), tasks, chunksize=1), "copying", len(tasks)):
             pass
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    write_whole(folder / "manifest.csv", text.getvalue())
+    write_whole(folder / "manifest.csv", csv_text(COLUMNS, rows))
 
 
 def main() -> None:

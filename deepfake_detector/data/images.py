@@ -4,7 +4,6 @@
 `disjoint_split` divide it, `Pictures` reads it. The same plan always gives the same files.
 """
 
-import csv
 import io
 import json
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from ..audio import AudioError, fill_window, load_audio
 from ..features import FeatureConfig, MelSpectrogram
-from ..files import StorageError, write_whole
+from ..files import StorageError, csv_text, write_whole
 from ..model import BONAFIDE, SPOOF
 from .augment import AugmentConfig, augment
 from .manifest import Clip, DataError, refuse
@@ -106,13 +105,11 @@ def make_pictures(
 
 def labels_csv(pictures: list[Picture]) -> str:
     """`updated_labels.csv`: Real = 0, Spoofed = 1, and where each picture comes from."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "label", "utterance", "speaker", "system", "copy", "seed"))
+    rows = []
     for picture in pictures:
         clip = picture.clip
-        writer.writerow((picture.file, clip.label, clip.path.stem, clip.group, clip.system, picture.copy, picture.seed))
-    return text.getvalue()
+        rows.append((picture.file, clip.label, clip.path.stem, clip.group, clip.system, picture.copy, picture.seed))
+    return csv_text(("file", "label", "utterance", "speaker", "system", "copy", "seed"), rows)
 
 
 class Painter(Dataset):

