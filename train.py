@@ -74,7 +74,7 @@ FEATURES = FeatureConfig(
 
 AUGMENT = AugmentConfig(
     equaliser=0.4,
-    room=0.25,
+    room=0.35,
     noise=0.35,
     noise_snr_db=(8.0, 40.0),
     clip=0.05,
@@ -83,7 +83,7 @@ AUGMENT = AugmentConfig(
     microphone=0.2,
     silence=0.3,
     time_cut=0.1,
-    codec=0.4,
+    codec=0.5,
     gain_db=(-26.0, -1.0),
 )
 
@@ -134,7 +134,7 @@ RECIPES = {
         epochs=24,
         crop_seconds=2.0,
         batch_size=32,
-        copies_per_batch=5,
+        copies_per_batch=6,
         place_share=2 / 3,
         learning_rate=1e-3,
         weight_decay=0.05,

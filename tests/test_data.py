@@ -174,7 +174,8 @@ def test_copies_lie_beside_their_originals_and_nowhere_else(tmp_path: Path) -> N
     held = vocoded = 0
     for seed in range(20):
         for batch in BalancedBatches(clips, batch_size=12, n_copies=3, place_share=2 / 3, seed=seed):
-            for (real, _, _), (fake, _, vocode) in zip(batch[:3], batch[6:9], strict=True):
+            for (real, seed, _), (fake, its_seed, vocode) in zip(batch[:3], batch[6:9], strict=True):
+                assert seed == its_seed
                 assert fake == real if vocode else clips[fake].original.resolve() == clips[real].path.resolve()
                 held, vocoded = held + (not vocode), vocoded + vocode
             assert not any(clips[index].original for index, _, _ in batch[:6] + batch[9:])
@@ -188,6 +189,21 @@ def test_resumed_epoch_draws_the_rest_of_the_same_list() -> None:
     assert list(whole)[3:] == list(rest) and list(whole) != list(other)
     rest.epoch, rest.skip = 1, 0
     assert list(whole) != list(rest)
+
+
+def test_a_copy_is_treated_as_its_original_is(tmp_path: Path, voice: np.ndarray) -> None:
+    soundfile.write(tmp_path / "x.wav", voice, 16_000)
+    dataset = TrainingWindows([clip(BONAFIDE, path=str(tmp_path / "x.wav"))], 16_000, 16_000, ALWAYS, None)
+    for seed in range(4):
+        draws = ((0, seed, False), (0, seed, True), (0, seed + 9, True))
+        original, copy, other = (dataset[draw][0].numpy() for draw in draws)
+        assert likeness(original, copy) > max(0.9, likeness(original, other))
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two waveforms' spectra in dB, averaged over time."""
+    spectra = [np.log(np.abs(np.fft.rfft(x.reshape(-1, 400))).mean(axis=0) + 1e-6) for x in (one, other)]
+    return float(np.corrcoef(*spectra)[0, 1])
 
 
 def test_items_are_the_same_in_every_process(tmp_path: Path, voice: np.ndarray) -> None:
@@ -231,13 +247,13 @@ def test_no_augmentation_changes_the_level_only(voice: np.ndarray) -> None:
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")
 def test_robot_clips_are_a_data_set(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deepfake_detector.data.robots", str(tmp_path / "robots")]
+    command = [sys.executable, "-m", "deepfake_detector.data.robots", str(tmp_path / "robots"), "--takes", "1"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     clips = read_clips([tmp_path / "robots"])
     assert {(c.label, c.split) for c in clips} == {(SPOOF, "train")} and len({c.path for c in clips}) == len(clips)
     espeak = [c for c in clips if c.corpus == "espeak-ng"]
     assert len(espeak) == 240 and max(Counter(c.system for c in espeak).values()) == 3
-    for corpus in ("hibari", "Piper"):  # neural voices, where their packages are
+    for corpus in ("hibari", "Piper", "Kokoro"):  # neural voices, where their packages are
         assert (f"{corpus} is not installed" in output) == (corpus not in {c.corpus for c in clips})
     assert not find_unreadable(clips[::40], 16_000)
 

