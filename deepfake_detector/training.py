@@ -212,7 +212,13 @@ class Run:
         shares = map(distributed.share, self.sampler)
         pinned = self.device.type == "cuda"
         try:
-            yield from DataLoader(self.dataset, batch_sampler=shares, num_workers=n_workers, pin_memory=pinned)
+            yield from DataLoader(
+                self.dataset,
+                batch_sampler=shares,
+                num_workers=n_workers,
+                pin_memory=pinned,
+                worker_init_fn=_ignore_signals,
+            )
         except AudioError as error:  # from a worker it brings the traceback along; the last line is the sentence
             raise TrainingError(str(error).splitlines()[-1].split("AudioError: ")[-1]) from None
 
@@ -449,6 +455,12 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, file.getvalue())
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C in a terminal and a cluster's SIGTERM reach every process; only the first decides when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Stop:

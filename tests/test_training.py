@@ -152,7 +152,7 @@ def test_sharpness_aware_run_resumes_to_the_same_weights(finished: Path, data: P
     """Stopped by SIGTERM, as a cluster does."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     wait(train(data, whole, "--sam-rho", "0.05"))
-    process = train(data, stopped, "--sam-rho", "0.05")
+    process = train(data, stopped, "--sam-rho", "0.05", "--workers", "1", start_new_session=True)
     stop_in_first_epoch(process, signal.SIGTERM)
     wait(train(data, stopped, "--sam-rho", "0.05", "--resume"))
     assert_same_weights(whole, stopped)
@@ -163,7 +163,7 @@ def stop_in_first_epoch(process: subprocess.Popen, number: int) -> None:
     for line in iter(process.stderr.readline, ""):
         if "epoch 1/2" in line:  # the progress bar of the first epoch is there, so its loop is running
             break
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal and a cluster do: the workers get it too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "--resume" in errors and "Traceback" not in errors
 
