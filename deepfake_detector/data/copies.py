@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 from subprocess import CalledProcessError, run
@@ -134,6 +135,13 @@ def _package(name: str, vocoder: str, distribution: str) -> Path:
     return Path(package.submodule_search_locations[0])
 
 
+def world() -> Vocoder:
+    """WORLD; raises DataError if its package is missing."""
+    if importlib.util.find_spec("pyworld") is None:
+        raise DataError('WORLD needs one more package: pip install pyworld "setuptools<81"')
+    return world_copy
+
+
 def world_copy(samples: np.ndarray) -> np.ndarray:
     """Waveform (n,) at 16 kHz -> copy of the same length from pitch, envelope and aperiodicity (Morise et al. 2016)."""
     import pyworld
@@ -162,21 +170,18 @@ class Fargan:
             return np.fromfile(f"{folder}/out.pcm", "<i2") / np.float32(32767)
 
 
+LOADERS: dict[str, Callable[[], Vocoder]] = {
+    **{f"HiFi-GAN {voice}": partial(hifigan, voice) for voice in HIFIGAN_VOICES},
+    "HiFi-GAN 16 kHz": hifigan16,
+    "HiFi-GAN Lectura": lectura,
+    "MelGAN": melgan,
+    "WORLD": world,
+}
+
+
 def vocoder(system: str, program: Path | None) -> Vocoder:
     """The vocoder of a row's system; raises DataError if what it needs is not installed."""
-    if system == NAMES["world"]:
-        return _world()
-    if system == NAMES["fargan"]:
-        return Fargan(program)
-    if system in (others := {NAMES["hifigan16"]: hifigan16, NAMES["lectura"]: lectura, NAMES["melgan"]: melgan}):
-        return others[system]()
-    return hifigan(system.removeprefix(f"{NAMES['hifigan']} "))
-
-
-def _world() -> Vocoder:
-    if importlib.util.find_spec("pyworld") is None:
-        raise DataError('WORLD needs one more package: pip install pyworld "setuptools<81"')
-    return world_copy
+    return Fargan(program) if system == "FARGAN" else LOADERS[system]()
 
 
 def plan_copies(clips: list[Clip], counts: dict[str, int]) -> list[tuple[Clip, str]]:
