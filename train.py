@@ -30,6 +30,7 @@ from deepfake_detector.card import first_card, first_report, model_card, summari
 from deepfake_detector.curves import draw_curves, png, read_log
 from deepfake_detector.data.augment import AugmentConfig, Noises
 from deepfake_detector.data.images import (
+    LABELS_FILE,
     Picture,
     SetSize,
     Split,
@@ -267,6 +268,10 @@ def publish(folder: Path, repo_id: str, private: bool) -> None:
 
 def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
     """The published experiment, then the same network where the parts of the split share nothing."""
+    if distributed.size() > 1:
+        raise TrainingError("--recipe first trains in one process; start it without torchrun.")
+    if args.resume and not (args.output / LABELS_FILE).is_file():  # a run killed while drawing has that list
+        raise TrainingError(f"There is no run to resume in {args.output}.")
     device = chosen_device(args.device)
     clips = of_split(read_clips(args.data), "train")
     pictures = plan_pictures(clips, config.size, config.seed)
@@ -283,7 +288,7 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
         print(f"{name} split: {' / '.join(str(len(part)) for part in split.values())} pictures, on {device}")
         folder = args.output if name == "random" else args.output / name
         run = PictureRun(config, split, args.output, folder, device)
-        if args.resume and (name == "random" or run.is_started):
+        if args.resume and run.is_started:
             run.resume()
         elif starts_from_imagenet:
             load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
@@ -362,7 +367,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: the best there is")
     parser.add_argument(
-        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes that load audio, 0: none"
+        "--workers", type=natural, default=min(4, os.cpu_count() or 1), help="processes that load audio, 0: none"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument("--prepare-only", action="store_true", help="first recipe: draw the pictures and stop")
@@ -454,8 +459,11 @@ def not_negative(text: str) -> float:
 
 def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
-    if isinstance(config, FirstConfig) and (args.noise or args.init or args.sam_rho is not None):
-        raise TrainingError("--noise, --init and --sam-rho belong to --recipe default.")
+    if isinstance(config, FirstConfig):
+        of_default = ("noise", "init", "sam_rho", "skip_bad_files", "compile", "tensorboard")
+        given = [f"--{name.replace('_', '-')}" for name in of_default if getattr(args, name) not in (None, False)]
+        if given:
+            raise TrainingError(f"{' and '.join(given)} belong{'s' * (len(given) == 1)} to --recipe default.")
     given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "learning_rate", "sam_rho")}
     return replace(config, **{name: value for name, value in given.items() if value is not None})
 

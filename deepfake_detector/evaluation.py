@@ -24,7 +24,7 @@ from .metrics import (
 )
 from .model import BONAFIDE, SPOOF, SpoofClassifier
 
-SYNTHESIS = {"tts", "vc", "vocoder"}  # families that make a voice; "codec" only passes one on
+CODEC = "codec"  # the family that makes no voice, but passes one on
 MIN_CORPUS_CLIPS = 10  # for a row of its own
 MIN_WORST_BONAFIDE = 20  # below which a corpus is too small to be called the worst
 SCORE_COLUMNS = ("path", "label", "system", "corpus", "score", "probability", "verdict", "speech_seconds")
@@ -103,11 +103,11 @@ def report(model: SpoofClassifier, scores: Scores) -> dict:
     bonafide = np.flatnonzero(labels == BONAFIDE)
     asvspoof_bonafide = np.array([i for i in corpus[CORPUS] if labels[i] == BONAFIDE], dtype=int)
     per_corpus = {
-        name: _corpus_row(labels[rows], probabilities[rows])
+        name: _corpus_row(labels[rows], values[rows], probabilities[rows])
         for name, rows in sorted(corpus.items(), key=lambda item: -len(item[1]))
         if len(rows) >= MIN_CORPUS_CLIPS
     }
-    synthesised = [i for name in SYNTHESIS for i in family.get(name, [])]
+    synthesised = [i for name, rows in family.items() if name != CODEC for i in rows]
     return {
         "clips": len(scores.trials),
         "without_voice": len(scores.unjudged),
@@ -208,12 +208,12 @@ def _eer_against(bonafide: np.ndarray, spoof: np.ndarray) -> float | None:
     return equal_error_rate(np.r_[np.zeros(len(bonafide)), np.ones(len(spoof))], np.r_[bonafide, spoof])[0]
 
 
-def _corpus_row(labels: np.ndarray, probabilities: np.ndarray) -> dict:
+def _corpus_row(labels: np.ndarray, values: np.ndarray, probabilities: np.ndarray) -> dict:
     row = {"bonafide": int((labels == 0).sum()), "spoof": int((labels == 1).sum())}
     row["bonafide_called_fake"] = _share(probabilities[labels == 0] >= 0.5)
     row["spoof_called_real"] = _share(probabilities[labels == 1] < 0.5)
     if 0 < labels.sum() < len(labels):
-        row["eer"] = equal_error_rate(labels, probabilities)[0]
+        row["eer"] = equal_error_rate(labels, values)[0]
     return row
 
 

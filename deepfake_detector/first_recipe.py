@@ -159,5 +159,5 @@ class PictureRun:
         )
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "log": self.log}
         state |= {"config": json.dumps(asdict(self.config)), "data_digest": self.data_digest}
+        write_csv(self.output / "metrics.csv", self.log)  # first: a run killed between the two repeats the epoch
         write_state(self.output, state)
-        write_csv(self.output / "metrics.csv", self.log)

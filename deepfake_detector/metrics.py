@@ -132,4 +132,7 @@ def fit_bounds(labels: np.ndarray, probabilities: np.ndarray, max_error: float) 
                 return float(bound)
         return 1.0
 
-    return 1.0 - widest(1.0 - probabilities, labels == 1), widest(probabilities, labels == 0)
+    real_below = np.float32(1.0 - widest(1.0 - probabilities, labels == 1))
+    if real_below:  # "real" lies below its bound, not at it: the next larger number takes the last clip in
+        real_below = min(0.5, np.nextafter(real_below, np.float32(1)))
+    return float(real_below), widest(probabilities, labels == 0)

@@ -274,12 +274,16 @@ def _load_sibling_weights(backbone: nn.Module, file: Path) -> None:
     try:
         given = list(torch.load(file, map_location="cpu", weights_only=True).values())
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError):
-        raise CheckpointError(f"{file} holds no weights that can be read.") from None
+        given = []
+    if not given or not all(isinstance(tensor, torch.Tensor) for tensor in given):
+        raise CheckpointError(f"{file} holds no weights that can be read.")
     state = backbone.state_dict()
     is_gate = {name: ".se." in name for name in state}
     if len(given) >= len(state):  # a state of the backbone itself, with its gates
         is_gate = dict.fromkeys(state, False)
     wanted = [name for name in state if not is_gate[name]]
+    if len(given) < len(wanted):
+        raise CheckpointError(f"{file} holds weights of another network: it ends too early.")
     for name, tensor in zip(wanted, given, strict=False):  # what is left over is the classifier's
         if tensor.shape != state[name].shape and name.startswith("conv_stem"):
             n = state[name].shape[1]

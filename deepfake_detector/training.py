@@ -186,11 +186,15 @@ class Run:
 
     def start_from(self, checkpoint: Path) -> None:
         """Take the weights of a checkpoint; raises TrainingError if it is of another network or front end."""
-        weights = SpoofClassifier.load(checkpoint).state_dict()
+        other = SpoofClassifier.load(checkpoint)
         try:
-            self.model.load_state_dict(weights)
+            self.model.load_state_dict(other.state_dict())
         except RuntimeError:
-            raise TrainingError(f"{checkpoint} is a checkpoint of another network or front end.") from None
+            is_alike = False
+        else:
+            is_alike = other.config == self.model.config
+        if not is_alike:
+            raise TrainingError(f"{checkpoint} is a checkpoint of another network or front end.")
 
     def fit(self, n_workers: int) -> None:
         """Train from wherever the run stands to its last epoch; Ctrl-C or SIGTERM stops after the step and saves."""

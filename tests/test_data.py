@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from deepfake_detector.data import augment as steps
+from deepfake_detector.data.asvspoof import PROTOCOL_FOLDER, PROTOCOLS
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
 from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_window
 from deepfake_detector.data.manifest import (
@@ -63,6 +64,23 @@ def test_every_wrong_row_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_clips([tmp_path / "set.csv"])
     assert "line 2" in str(caught.value) and "line 3" in str(caught.value) and "line 4" not in str(caught.value)
+
+
+def test_contradictions_are_named(tmp_path: Path) -> None:
+    rows = ["label,path,split", "real,a.wav,train", "fake,./a.wav,train", "real,b.wav,train", "real,b.wav,dev", "fake"]
+    (tmp_path / "clips.csv").write_text("\n".join([*rows, "fake,c.wav,dev", "fake,c.wav,dev"]))
+    with pytest.raises(DataError, match="3 faults") as error:
+        read_clips([tmp_path / "clips.csv"])
+    sentences = str(error.value).splitlines()
+    assert "line 6: no path" in sentences[1] and "a.wav is listed" in sentences[2] and "b.wav is listed" in sentences[3]
+
+
+def test_damaged_protocol_is_named(tmp_path: Path) -> None:
+    for folder in (PROTOCOL_FOLDER, "ASVspoof2019_LA_train"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / PROTOCOL_FOLDER / PROTOCOLS["train"]).write_text("LA_0079 LA_T_1 - - bonafide\nLA_0079 LA_T_2 -\n")
+    with pytest.raises(DataError, match="line 2 is not"):
+        read_clips([tmp_path])
 
 
 def test_every_unreadable_file_is_named_at_once(tmp_path: Path) -> None:
@@ -237,6 +255,12 @@ def test_augmentation_keeps_length_and_the_caller_s_array(voice: np.ndarray, tmp
         out = augment(samples, 16_000, ALWAYS, noises, np.random.default_rng(seed))
         assert out.shape == samples.shape and np.isfinite(out).all() and out.std() > 0
     assert np.array_equal(samples, voice[:20_000])
+
+
+def test_digital_silence_survives_augmentation() -> None:
+    for seed in range(20):
+        silence = augment(np.zeros(16_000, np.float32), 16_000, ALWAYS, None, np.random.default_rng(seed))
+        assert len(silence) == 16_000 and np.isfinite(silence).all()
 
 
 def test_no_augmentation_changes_the_level_only(voice: np.ndarray) -> None:

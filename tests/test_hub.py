@@ -32,6 +32,9 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         match = re.fullmatch(r"/me/voice/resolve/[^/]+/([\w.]+)", self.path.split("?")[0])
         body = self.server.files.get(match[1]) if match else None
+        if self.path.split("?")[0] == "/api/models/me/voice":
+            self.reply(200, json.dumps({"id": "me/voice", "private": self.server.is_private}).encode())
+            return
         if body is not None:
             self.reply(200, body, ETag=f'"{hashlib.sha256(body).hexdigest()}"', X_Repo_Commit="1" * 40)
         else:
@@ -53,10 +56,18 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
             answers = {"repos/create": {"url": f"{self.server.url}/me/voice"}, "validate-yaml": {"warnings": []}}
             if call == "preupload":
                 modes = [
-                    {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in body["files"]
+                    {"path": file["path"], "uploadMode": self.server.upload_mode, "shouldIgnore": False}
+                    for file in body["files"]
                 ]
                 answers["preupload"] = {"files": modes}
+            if call.endswith("/lfs/objects/batch"):
+                store = {"upload": {"href": f"{self.server.url}/store"}}
+                answers[call] = {"objects": [{**thing, "actions": store} for thing in json.loads(body)["objects"]]}
             self.reply(200, json.dumps(answers[call]).encode())
+
+    def do_PUT(self) -> None:  # a store for large files that takes none
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.reply(403, b"no")
 
     def take_commit(self, lines: list[dict]) -> None:
         assert {line["key"] for line in lines} == {"header", "file"}  # nothing is deleted
@@ -84,6 +95,7 @@ def hub(checkpoint: Path) -> Iterator[http.server.ThreadingHTTPServer]:
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.files = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
     server.asked, server.posted, server.commits, server.refusals = [], [], [], {}
+    server.is_private, server.upload_mode = True, "regular"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -163,14 +175,21 @@ def test_pushed_checkpoint_loads_from_the_hub(
 
 
 def test_refused_push_is_one_sentence_and_can_be_repeated(hub: http.server.ThreadingHTTPServer, best: Path) -> None:
-    hub.refusals = {"repos/create": 401}
+    hub.refusals = dict.fromkeys(("repos/create", "preupload", "commit"), 401)
     assert_one_sentence(push_to(hub.url, best), "refused the token")
     hub.refusals = {"commit": 500}
     assert_one_sentence(push_to(hub.url, best), "HTTP 500")
+    hub.upload_mode = "lfs"  # as the Hub wants large files
+    broken = push_to(hub.url, best)  # the library draws its progress bars
+    assert broken.returncode == 2 and "broke off; push again" in broken.stderr and "Traceback" not in broken.stderr
+    hub.upload_mode = "regular"
     hub.refusals = {"validate-yaml": 400}
     assert_one_sentence(push_to(hub.url, best), "did not accept the front matter")
     assert not hub.commits
-    hub.refusals = {}
+    hub.refusals, hub.is_private = {}, False
+    assert_one_sentence(push_to(hub.url, best), "is public already")
+    assert not hub.commits
+    hub.is_private = True
     assert push_to(hub.url, best).returncode == 0 and len(hub.commits) == 1
 
 

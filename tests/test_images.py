@@ -32,6 +32,7 @@ from deepfake_detector.data.images import (
 )
 from deepfake_detector.data.manifest import Clip, DataError
 from deepfake_detector.features import FeatureConfig
+from deepfake_detector.files import StorageError
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.training import TrainingError
 from train import RECIPES
@@ -184,6 +185,14 @@ def test_every_unreadable_recording_is_named(clips: list[Clip], tmp_path: Path, 
     assert "text.flac" in str(error.value) and "gone.flac" in str(error.value)
 
 
+def test_a_full_disk_ends_the_drawing_at_once(clips: list[Clip], tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("where the folder should be")
+    pictures = plan_pictures(clips, SMALL_CONFIG.size, seed=0)
+    with pytest.raises(StorageError) as error:
+        make_pictures(pictures, tmp_path, SMALL, SMALL_CONFIG.augment, 1)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_a_copy_follows_its_seed(clips: list[Clip], tmp_path: Path) -> None:
     original, copy = plan_pictures([clips[2], clips[16]], SetSize(1, 2, 0), seed=0)
     painter = Painter([original, copy], tmp_path, SMALL, PUBLISHED.augment)
@@ -291,7 +300,8 @@ def test_whole_run_from_the_command_line(manifest: Path, clips: list[Clip], tmp_
     ("more", "sentence"),
     [
         (("--resume",), "no run to resume"),
-        (("--init", "somewhere"), "belong to --recipe default"),
+        (("--init", "somewhere"), "--init belongs to --recipe default"),
+        (("--compile", "--skip-bad-files"), "--skip-bad-files and --compile belong"),
         (("--recipe", "default", "--prepare-only"), "belongs to --recipe first"),
     ],
 )

@@ -111,6 +111,11 @@ def test_bounds_of_a_perfect_and_a_useless_detector() -> None:
     assert fit_bounds(labels, useless, 0.05) == (0.0, 1.0)
 
 
+def test_the_last_clip_called_real_lies_below_its_bound() -> None:
+    real_below, fake_above = fit_bounds(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.45, 0.9]), 0.05)
+    assert 0.4 < real_below < 0.41 and fake_above == 0.5
+
+
 def test_balanced_accuracy_weighs_the_classes_alike() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     assert balanced_accuracy(labels, np.zeros(100)) == 0.5

@@ -18,15 +18,18 @@ PROTOCOLS = {
 def read_protocols(archive: Path) -> list[dict]:
     """Every trial of the partitions that are unpacked, as rows with path, label, split, group (speaker) and system.
 
-    A protocol line is `speaker utterance - attack key`, key being bonafide or spoof.
+    A protocol line is `speaker utterance - attack key`, key being bonafide or spoof; raises ValueError at any other.
     """
     rows = []
     for split, name in PROTOCOLS.items():
         protocol = archive / PROTOCOL_FOLDER / name
         if not protocol.is_file() or not (archive / f"ASVspoof2019_LA_{split}").is_dir():
             continue
-        for line in protocol.read_text(encoding="utf-8").splitlines():
-            speaker, utterance, _, attack, key = line.split()
+        for number, line in enumerate(protocol.read_text(encoding="utf-8").splitlines(), start=1):
+            words = line.split()
+            if len(words) != 5 or words[-1] not in ("bonafide", "spoof"):
+                raise ValueError(f"{protocol}, line {number} is not `speaker utterance - attack bonafide|spoof`.")
+            speaker, utterance, _, attack, key = words
             path = archive / f"ASVspoof2019_LA_{split}" / "flac" / f"{utterance}.flac"
             row = {"path": str(path), "label": key, "split": split, "group": speaker, "system": attack}
             rows.append({**row, "corpus": CORPUS, "family": "asvspoof"})

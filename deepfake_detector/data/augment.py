@@ -55,8 +55,12 @@ class Noises:
         if not rows or not {"path", "kind"} <= rows[0].keys():
             raise AudioError(f"{listing} needs a header with the columns path,kind and at least one row.")
         for row in rows:
-            if row.get("seconds") and float(row["seconds"]) < MIN_SECONDS:
-                continue  # a click; listed lengths keep a damaged file from passing as a short one
+            try:
+                is_click = row.get("seconds") and float(row["seconds"]) < MIN_SECONDS
+            except ValueError:
+                raise AudioError(f"{listing} has a length that is no number: {row['seconds']}.") from None
+            if is_click:  # listed lengths keep a damaged file from passing as a short one
+                continue
             samples = load_audio(listing.parent / row["path"], sample_rate)
             (self.rooms if row["kind"] == "rir" else self.noises).append(samples)
 
@@ -257,6 +261,8 @@ def vary_edges(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) 
     if n_frames < 10:
         return samples
     level = np.abs(samples[: n_frames * n_frame]).reshape(n_frames, n_frame).max(axis=1)
+    if not level.any():  # a stretch of digital silence has no edges
+        return samples
     loud = np.flatnonzero(level > 0.05 * level.max())
     start = int(loud[0] * n_frame * rng.random())
     end = len(samples) - int((len(samples) - (loud[-1] + 1) * n_frame) * rng.random())

@@ -99,8 +99,13 @@ def make_pictures(
     missing = [picture for picture in pictures if not (folder / picture.file).is_file()]
     painter = Painter(missing, folder, features, augmentation)
     done = tqdm(DataLoader(painter, batch_size=None, num_workers=n_workers), "drawing pictures", leave=False)
-    faults = [fault for fault in done if fault]
-    refuse(faults, f" of {len(pictures)} pictures cannot be drawn")
+    faults = {}
+    for fault in done:
+        if isinstance(fault, StorageError):  # the next picture would meet the same
+            raise fault
+        if fault:
+            faults[fault] = None  # once, however many pictures a recording has
+    refuse(list(faults), f" recordings of {len(pictures)} pictures cannot be drawn")
 
 
 def labels_csv(pictures: list[Picture]) -> str:
@@ -113,7 +118,7 @@ def labels_csv(pictures: list[Picture]) -> str:
 
 
 class Painter(Dataset):
-    """Draws picture number i into its file and gives "", or the sentence that says why it could not."""
+    """Draws picture number i into its file and gives "", or what is wrong with the recording or the storage."""
 
     def __init__(
         self, pictures: list[Picture], folder: Path, features: FeatureConfig, augmentation: AugmentConfig
@@ -124,14 +129,14 @@ class Painter(Dataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> str | StorageError:
         picture = self.pictures[index]
         try:
             write_whole(self.folder / picture.file, self.png(picture))
         except AudioError as error:
             return f"{picture.clip.path.parent}: {error}"
         except StorageError as error:  # no room left, or a folder that may not be written
-            return str(error)
+            return error
         return ""
 
     def png(self, picture: Picture) -> bytes:

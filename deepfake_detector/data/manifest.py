@@ -115,9 +115,18 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
             clips += _read_source(Path(source), faults)
         except DataError as error:
             faults.append(str(error))
+    faults += _contradictions(clips)
     if not clips and not faults:
         raise DataError("No labelled clips were found.")
     return clips, faults
+
+
+def _contradictions(clips: list[Clip]) -> list[str]:
+    """Files that are listed with two labels, or in two splits."""
+    told: dict[Path, set[tuple[int, str]]] = {}
+    for clip in clips:
+        told.setdefault(clip.path.resolve(), set()).add((clip.label, clip.split))
+    return [f"{path} is listed with two labels or in two splits" for path, listed in told.items() if len(listed) > 1]
 
 
 def _read_source(source: Path, faults: list[str]) -> list[Clip]:
@@ -126,7 +135,10 @@ def _read_source(source: Path, faults: list[str]) -> list[Clip]:
         return _read_csv(source, faults)
     for folder in (source, source / "LA"):
         if (folder / PROTOCOL_FOLDER).is_dir():
-            return [_clip(trial) for trial in read_protocols(folder)]
+            try:
+                return [_clip(trial) for trial in read_protocols(folder)]
+            except ValueError as error:
+                raise DataError(str(error)) from None
     if (source / "manifest.csv").is_file():
         return _read_csv(source / "manifest.csv", faults)
     if source.is_dir():
@@ -150,6 +162,8 @@ def _read_csv(path: Path, faults: list[str]) -> list[Clip]:
     for line, row in enumerate(rows, start=2):
         if (row["label"] or "").strip().lower() not in LABELS or (row.get("split") or "train") not in SPLITS:
             faults.append(f"{path}, line {line}: unknown label {row['label']!r} or split {row.get('split')!r}")
+        elif not row["path"]:
+            faults.append(f"{path}, line {line}: no path")
         else:
             clips.append(_clip(row, path.parent))
     return clips
