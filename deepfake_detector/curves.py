@@ -17,6 +17,13 @@ REAL, FAKE, INK = COLOURS["real"], COLOURS["fake"], "#333333"
 PANEL_INCHES, DPI = (5.6, 4.4), 120
 DET_TICKS = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 ODDS_TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+CURVES = {  # column of metrics.csv: name, colour, line, is it a share?
+    "train_loss": ("training loss (left)", INK, "-", False),
+    "validation_loss": ("validation loss (left)", INK, ":", False),
+    "dev_eer": ("dev EER in % (right)", FAKE, "--", True),
+    "train_accuracy": ("training accuracy in % (right)", REAL, "-", True),
+    "validation_accuracy": ("validation accuracy in % (right)", REAL, ":", True),
+}
 WIDEST_ODDS = float(logit(0.9995))  # surer answers are counted in the outermost bins
 
 
@@ -62,22 +69,26 @@ def read_log(path: Path) -> list[dict]:
 
 
 def _draw_training(axes: Axes, log: list[dict]) -> None:
-    loss = [(row["epoch"], row["train_loss"]) for row in log]
-    eer = [(row["epoch"], 100 * row["dev_eer"]) for row in log if row["dev_eer"] is not None]
-    marker = "o" if len(log) == 1 else None  # one point makes no line
-    (loss_line,) = axes.plot(*zip(*loss, strict=True), color=INK, marker=marker, label="training loss (left)")
-    axes.set(title="Training", xlabel="epoch", ylabel="training loss")
+    """Losses on the left axis, shares in % on the right one: whatever of them the log has."""
+    axes.set(title="Training", xlabel="epoch", ylabel="loss")
     axes.set_xlim(0.5, len(log) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    lines = [loss_line]
-    if eer:
-        twin = axes.twinx()
-        lines += twin.plot(*zip(*eer, strict=True), color=FAKE, marker="s", markersize=5, linestyle="--",
-                           label="dev EER (right)")  # fmt: skip
-        twin.set_ylim(0.0, 1.25 * max(5.0, *(value for _, value in eer)))
-        twin.set_ylabel("dev EER in %")
-    axes.legend(handles=lines, loc="upper right", fontsize=9)
+    twin, lines, largest = axes.twinx(), [], 0.0
+    for column, (name, colour, style, is_share) in CURVES.items():
+        points = [(row["epoch"], row[column]) for row in log if row.get(column) is not None]
+        if not points:
+            continue
+        epochs, values = np.array(points).T
+        if is_share:
+            values, largest = 100 * values, max(largest, 125 * values.max())
+        marker = "o" if len(points) == 1 or column == "dev_eer" else None  # one point makes no line
+        lines += (twin if is_share else axes).plot(
+            epochs, values, color=colour, linestyle=style, marker=marker, markersize=5, label=name
+        )
+    twin.set_ylim(0.0, max(5.0, largest))
+    twin.set_ylabel("%")
+    axes.legend(handles=lines, loc="best", fontsize=9)
 
 
 def _draw_det(axes: Axes, labels: np.ndarray, scores: np.ndarray, figures: dict) -> None:

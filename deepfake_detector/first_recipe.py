@@ -1,7 +1,8 @@
-"""The training loop of the published experiment: a network on pictures, an epoch at a time, no more to it."""
+"""The training loop of the published experiment: a network on pictures, and a state from which it goes on where it stopped."""
 
 import hashlib
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,21 @@ from .data.images import Pictures, SetSize, Split, labels_csv, leaks
 from .features import FeatureConfig
 from .metrics import balanced_accuracy, equal_error_rate
 from .model import BONAFIDE, SPOOF, SpoofClassifier, log_odds
-from .training import STATE_FILE, TrainingError, new_classifier, read_state, save_checkpoint, write_csv, write_state
+from .training import (
+    SAVE_EVERY_SECONDS,
+    STATE_FILE,
+    Stop,
+    TrainingError,
+    ignore_signals,
+    new_classifier,
+    read_state,
+    save_checkpoint,
+    stop_on_signal,
+    write_csv,
+    write_state,
+)
+
+Step = tuple[float, torch.Tensor, torch.Tensor]  # mean loss, labels (batch,) and log-odds of spoof (batch,)
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,14 @@ class Outcome:
     loss: float
     labels: np.ndarray
     scores: np.ndarray
+
+    @classmethod
+    def of(cls, steps: list[Step]) -> "Outcome":
+        """The steps of one pass taken together."""
+        losses, labels, scores = zip(*steps, strict=True)
+        n_pictures = sum(map(len, labels))
+        loss = sum(loss * len(some) for loss, some in zip(losses, labels, strict=True)) / n_pictures
+        return cls(loss, torch.cat(labels).numpy(), torch.cat(scores).numpy())
 
     @property
     def accuracy(self) -> float:
@@ -72,6 +95,7 @@ class PictureRun:
         self.model = new_classifier(config).to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.log: list[dict] = []  # a row an epoch; metrics.csv
+        self.steps: list[Step] = []  # of the epoch that is under way
         labels = "".join(f"{name}\n{labels_csv(pictures)}" for name, pictures in split.items())
         self.data_digest = hashlib.sha256(labels.encode()).hexdigest()
 
@@ -80,61 +104,87 @@ class PictureRun:
         return (self.output / STATE_FILE).is_file()
 
     def resume(self) -> None:
-        """Take up the run after its last whole epoch; raises TrainingError if it is another run or there is none."""
+        """Take up the run after the last step that was saved; raises TrainingError if it is another run or there is none."""
         state = read_state(self.output, json.dumps(asdict(self.config)), self.data_digest)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.log = state["log"]
+        self.log, self.steps = state["log"], state["steps"]
 
     def fit(self, n_workers: int) -> None:
-        """Train to the last epoch, print and log each, save the checkpoint; raises TrainingError if it diverges."""
-        if self.is_started and not self.log:
+        """Train to the last epoch, print and log each, save the checkpoint; raises TrainingError if it diverges.
+
+        Ctrl-C or SIGTERM stops after the step and saves, which raises TrainingError too.
+        """
+        if self.is_started and not self.log and not self.steps:
             raise TrainingError(f"{self.output} holds a run already; go on with --resume, or choose another folder.")
-        for epoch in range(len(self.log), self.config.epochs):
-            # Every epoch seeds its own draws, so that a resumed run repeats exactly what an unbroken one does.
-            torch.manual_seed(self.config.seed * 1_000_003 + epoch)
-            train = self._pass("train", n_workers, f"epoch {epoch + 1}/{self.config.epochs}", is_training=True)
-            self._finish_epoch(train, self.evaluate("validation", n_workers))
+        with stop_on_signal() as stop:
+            while len(self.log) < self.config.epochs:
+                if not self._train_epoch(n_workers, stop):
+                    self.save_state()
+                    raise TrainingError(f"Stopped and saved. Go on with the same command and --resume ({self.output}).")
+                train, self.steps = Outcome.of(self.steps), []
+                self._finish_epoch(train, self.evaluate("validation", n_workers))
         save_checkpoint(self.model, self.output / "best")
+
+    def _train_epoch(self, n_workers: int, stop: Stop) -> bool:
+        """Train to the end of the epoch; False if it was stopped before."""
+        self.model.train()
+        # Epoch and step seed their own draws, so that a resumed run repeats exactly what an unbroken one does.
+        seed = self.config.seed * 1_000_003 + len(self.log)
+        batches = self._batches(torch.Generator().manual_seed(seed))
+        title, saved_at = f"epoch {len(self.log) + 1}/{self.config.epochs}", time.monotonic()
+        loader = self._loader("train", n_workers, batches[len(self.steps) :])
+        with tqdm(loader, title, total=len(batches), initial=len(self.steps), leave=False) as bar:
+            for pictures, label in bar:
+                torch.manual_seed(seed * 10_007 + len(self.steps))
+                self.steps.append(self._step(pictures, label, is_training=True))
+                bar.set_postfix(loss=f"{self.steps[-1][0]:.4f}", refresh=False)
+                if stop.is_set:
+                    return False
+                if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+                    self.save_state()
+                    saved_at = time.monotonic()
+        return True
+
+    def _batches(self, generator: torch.Generator) -> list[list[int]]:
+        """The train pictures in a random order; a last batch of one is left out, for a batch norm cannot learn from it."""
+        order, size = torch.randperm(len(self.data["train"]), generator=generator).tolist(), self.config.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        return batches[:-1] if len(batches[-1]) == 1 else batches
+
+    def _loader(self, part: str, n_workers: int, batches: list[list[int]]) -> DataLoader:
+        return DataLoader(
+            self.data[part],
+            batch_sampler=batches,
+            num_workers=n_workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_signals,
+        )
 
     def evaluate(self, part: str, n_workers: int) -> Outcome:
         """The network as it stands on the pictures of a part."""
+        self.model.eval()
+        size, n_pictures = self.config.batch_size, len(self.data[part])
+        batches = [list(range(start, min(start + size, n_pictures))) for start in range(0, n_pictures, size)]
+        loader = tqdm(self._loader(part, n_workers, batches), part, leave=False)
         with torch.inference_mode():
-            return self._pass(part, n_workers, part, is_training=False)
+            return Outcome.of([self._step(pictures, label, is_training=False) for pictures, label in loader])
 
-    def test(self, n_workers: int) -> dict:
-        """Figures of the saved checkpoint on the test pictures, and on those of them that are no augmented copies."""
+    def test(self, n_workers: int) -> Outcome:
+        """What the saved checkpoint says of the test pictures."""
         self.model.load_state_dict(SpoofClassifier.load(self.output / "best").state_dict())
-        outcome = self.evaluate("test", n_workers)
+        return self.evaluate("test", n_workers)
+
+    def figures(self, outcome: Outcome) -> dict:
+        """Figures of the test pictures, and of those of them that are no augmented copies."""
         as_recorded = np.array([picture.copy == 0 for picture in self.split["test"]])
         without_copies = Outcome(outcome.loss, outcome.labels[as_recorded], outcome.scores[as_recorded])
         sizes = {name: len(pictures) for name, pictures in self.split.items()}
         figures = {"sizes": sizes, "leaks": leaks(self.split), **outcome.figures()}
         return {**figures, "without_copies": without_copies.figures()}
 
-    def _pass(self, part: str, n_workers: int, title: str, is_training: bool) -> Outcome:
-        """Once through a part of the split, learning from it or not."""
-        self.model.train(is_training)
-        size, data = self.config.batch_size, self.data[part]
-        loader = DataLoader(
-            data,
-            size,
-            shuffle=is_training,
-            drop_last=is_training and len(data) % size == 1,  # a batch norm cannot learn from one picture
-            num_workers=n_workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        losses, labels, scores = [], [], []
-        for pictures, label in tqdm(loader, title, leave=False):
-            logits, loss = self._step(pictures, label, is_training)
-            losses.append(loss * len(label))
-            labels.append(label.numpy())
-            scores.append(log_odds(logits).cpu().numpy())
-        labels, scores = np.concatenate(labels), np.concatenate(scores)
-        return Outcome(sum(losses) / len(labels), labels, scores)
-
-    def _step(self, pictures: torch.Tensor, label: torch.Tensor, is_training: bool) -> tuple[torch.Tensor, float]:
-        """Logits (batch, 2) and mean loss of a batch; one step of the optimiser if it is for training."""
+    def _step(self, pictures: torch.Tensor, label: torch.Tensor, is_training: bool) -> Step:
+        """What the network says of a batch; one step of the optimiser if it is for training."""
         pictures = pictures.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.model.network(pictures).float()
@@ -145,7 +195,7 @@ class PictureRun:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-        return logits.detach(), loss.item()
+        return loss.item(), label, log_odds(logits.detach()).cpu()
 
     def _finish_epoch(self, train: Outcome, validation: Outcome) -> None:
         row = {"epoch": len(self.log) + 1}
@@ -157,7 +207,12 @@ class PictureRun:
             f"validation loss {validation.loss:.4f}, accuracy {100 * validation.accuracy:.2f} %",
             flush=True,
         )
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "log": self.log}
+        write_csv(self.output / "metrics.csv", self.log)  # first: a run killed between the two repeats the last steps
+        self.save_state()
+
+    def save_state(self) -> None:
+        """Everything needed to go on; raises StorageError, and then the state saved before is still there."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"log": self.log, "steps": self.steps}
         state |= {"config": json.dumps(asdict(self.config)), "data_digest": self.data_digest}
-        write_csv(self.output / "metrics.csv", self.log)  # first: a run killed between the two repeats the epoch
         write_state(self.output, state)

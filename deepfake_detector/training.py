@@ -200,7 +200,7 @@ class Run:
         """Train from wherever the run stands to its last epoch; Ctrl-C or SIGTERM stops after the step and saves."""
         if self.tensorboard and distributed.rank() == 0:
             self.board = _board(self.output)
-        with _stop_on_signal() as stop:
+        with stop_on_signal() as stop:
             while self.epoch < self.config.epochs:
                 if not self._train_epoch(n_workers, stop):
                     distributed.by_first(self._end_early)
@@ -221,12 +221,12 @@ class Run:
                 batch_sampler=shares,
                 num_workers=n_workers,
                 pin_memory=pinned,
-                worker_init_fn=_ignore_signals,
+                worker_init_fn=ignore_signals,
             )
         except AudioError as error:  # from a worker it brings the traceback along; the last line is the sentence
             raise TrainingError(str(error).splitlines()[-1].split("AudioError: ")[-1]) from None
 
-    def _train_epoch(self, n_workers: int, stop: "_Stop") -> bool:
+    def _train_epoch(self, n_workers: int, stop: "Stop") -> bool:
         """Train to the end of the epoch; False if it was stopped before."""
         self.model.train()
         size = self.config.batch_size
@@ -461,20 +461,22 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     write_whole(path, file.getvalue())
 
 
-def _ignore_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Ctrl-C in a terminal and a cluster's SIGTERM reach every process; only the first decides when to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-class _Stop:
+class Stop:
+    """A flag that is looked at between steps."""
+
     is_set = False
 
 
 @contextmanager
-def _stop_on_signal():
+def stop_on_signal() -> Iterator[Stop]:
     """Ctrl-C or SIGTERM sets a flag that is looked at between steps; a second one breaks off at once."""
-    stop, previous = _Stop(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop, previous = Stop(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number, frame) -> None:
         stop.is_set = True

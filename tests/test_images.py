@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -180,7 +181,7 @@ def test_every_unreadable_recording_is_named(clips: list[Clip], tmp_path: Path, 
     (tmp_path / "text.flac").write_text("no sound")
     bad = [replace(clips[20], path=tmp_path / "text.flac"), replace(clips[20], path=tmp_path / "gone.flac")]
     pictures = plan_pictures([*clips[:2], *bad], SMALL_CONFIG.size, seed=0)
-    with pytest.raises(DataError, match=r"2 of 7 pictures cannot be drawn") as error:
+    with pytest.raises(DataError, match=r"2 recordings cannot be drawn") as error:
         make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers)
     assert "text.flac" in str(error.value) and "gone.flac" in str(error.value)
 
@@ -234,6 +235,30 @@ def test_resumed_run_ends_as_an_unbroken_one(clips: list[Clip], tmp_path: Path) 
         small_run(replace(SMALL_CONFIG, batch_size=8), pictures, tmp_path, tmp_path / "broken").resume()
 
 
+def test_ctrl_c_saves_and_the_rest_of_the_epoch_is_the_same(clips: list[Clip], tmp_path: Path) -> None:
+    pictures = plan_pictures(clips, SMALL_CONFIG.size, seed=0)
+    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
+    whole = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "whole")
+    whole.fit(0)
+
+    class StoppedRun(PictureRun):
+        def _step(self, pictures: torch.Tensor, label: torch.Tensor, is_training: bool):
+            if is_training and len(self.log) == len(self.steps) == 1:  # in the second step of the second epoch
+                signal.raise_signal(signal.SIGINT)
+            return super()._step(pictures, label, is_training)
+
+    stopped = StoppedRun(SMALL_CONFIG, whole.split, tmp_path, tmp_path / "stopped", "cpu")
+    with pytest.raises(TrainingError, match="--resume"):
+        stopped.fit(0)
+    again = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "stopped")
+    again.resume()
+    assert (len(again.log), len(again.steps)) == (1, 2)
+    again.fit(1)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "stopped" / "metrics.csv").read_text()
+
+
 def test_network_learns_from_pictures(clips: list[Clip], tmp_path: Path) -> None:
     config = replace(SMALL_CONFIG, epochs=10, batch_size=8)
     pictures = plan_pictures(clips, config.size, seed=0)
@@ -242,7 +267,7 @@ def test_network_learns_from_pictures(clips: list[Clip], tmp_path: Path) -> None
     run.fit(0)
     assert run.log[-1]["train_loss"] < 0.5 * run.log[0]["train_loss"]
     settings = {"network": "basic-cnn", "not_measured": "2 speakers are too few."}
-    report = first_report({"random": run.test(0), "settings": settings})
+    report = first_report({"random": run.figures(run.test(0)), "settings": settings})
     assert "It was not measured: 2 speakers are too few." in report and "| equal error rate |" in report
 
 
@@ -277,7 +302,9 @@ def test_whole_run_from_the_command_line(manifest: Path, clips: list[Clip], tmp_
     assert "random split: test accuracy" in done.stdout and "confusion matrix" in done.stdout
     best = output / "best"
     assert done.stdout.strip().endswith(f"python -m deepfake_detector FILE --model {best}")
-    assert {"README.md", "config.json", "metrics.json", "model.safetensors"} == {f.name for f in best.iterdir()}
+    assert {"README.md", "config.json", "figure.png", "metrics.json", "model.safetensors"} == {
+        f.name for f in best.iterdir()
+    }
     figures = json.loads((best / "metrics.json").read_text())
     assert sum(figures["random"]["sizes"].values()) == 29
     assert np.sum(figures["random"]["confusion"]) == figures["random"]["sizes"]["test"]

@@ -36,8 +36,7 @@ class TrainingWindows(Dataset):
         clip, rng = self.clips[index], np.random.default_rng(seed)
         samples = random_window(load_audio(clip.path, self.sample_rate), self.crop_samples, rng)
         if vocode:
-            chance = np.random.default_rng([seed, 1])  # of its own: original and copy go through the same treatment
-            n_mels, n_iterations = int(chance.choice([60, 80, 100, 128])), int(chance.integers(8, 33))
+            n_mels, n_iterations = int(rng.choice([60, 80, 100, 128])), int(rng.integers(8, 33))
             samples = griffin_lim_copy(samples, self.sample_rate, n_mels, n_iterations)
         samples = augment(samples, self.sample_rate, self.config, self.noises, rng)
         waveform = torch.from_numpy(fill_window(samples, self.crop_samples).astype(np.float32))
@@ -60,8 +59,8 @@ def random_window(samples: np.ndarray, window_samples: int, rng: np.random.Gener
 class BalancedBatches:
     """Batch sampler: a bona fide half, then a spoofed half whose item i is the partner of the first half's item i.
 
-    The first `n_copies` partners are vocoded copies of the bona fide clip itself, with its seed, hence cut and treated
-    alike: only the vocoding tells them apart. They are Griffin-Lim's, made on the spot, or as often each of those that the data set holds (`Clip.original`), which
+    The first `n_copies` partners are vocoded copies of the bona fide clip itself: only the vocoding tells them apart.
+    They are Griffin-Lim's, made on the spot, or as often each of those that the data set holds (`Clip.original`), which
     are drawn for nothing else. Of the rest, `place_share` are pairs from one place (a corpus or a demo page that has both
     kinds), so that neither corpus nor page answers for the label. The others are drawn freely, each label by itself. A free clip's chance falls
     with the square root of its source's size (system for spoofs, corpus for bona fide), a place's chance grows with the
@@ -93,7 +92,6 @@ class BalancedBatches:
             spoofed = [fake for _, fake in pairs] + self._draw(SPOOF, n_free, rng)
             batch = [(index, False) for index in bonafide] + copies + [(index, False) for index in spoofed]
             seeds = rng.integers(2**62, size=len(batch))
-            seeds[self.half :][: len(copies)] = seeds[: len(copied)]
             if number >= self.skip:
                 yield [(index, int(seed), vocode) for (index, vocode), seed in zip(batch, seeds, strict=True)]
 

@@ -89,7 +89,6 @@ def make_pictures(
 
     Raises DataError if the folder holds another set, or naming every recording that cannot be drawn.
     """
-    (folder / PICTURE_FOLDER).mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"features": asdict(features), "augmentation": asdict(augmentation)}, indent=2) + "\n"
     for name, text in ((SETTINGS_FILE, settings), (LABELS_FILE, labels_csv(pictures))):
         if not (folder / name).is_file():
@@ -105,7 +104,7 @@ def make_pictures(
             raise fault
         if fault:
             faults[fault] = None  # once, however many pictures a recording has
-    refuse(list(faults), f" recordings of {len(pictures)} pictures cannot be drawn")
+    refuse(list(faults), " recordings cannot be drawn")
 
 
 def labels_csv(pictures: list[Picture]) -> str:
