@@ -179,8 +179,8 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise TrainingError("--tensorboard needs one more package: pip install tensorboard")
     device = chosen_device(args.device)
+    noises = Noises(args.noise, config.features.sample_rate) if args.noise else None  # few files, so before the many
     clips = distributed.by_first(chosen_clips, args, config)
-    noises = Noises(args.noise, config.features.sample_rate) if args.noise else None
 
     run = Run(config, clips, noises, args.output, device, args.compile, args.tensorboard)
     if distributed.rank() == 0:
@@ -274,9 +274,12 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
     if args.resume and not (args.output / LABELS_FILE).is_file():  # a run killed while drawing has that list
         raise TrainingError(f"There is no run to resume in {args.output}.")
     device = chosen_device(args.device)
-    clips = of_split(read_clips(args.data), "train")
+    given = read_clips(args.data)
+    clips = of_split(given, "train")
     pictures = plan_pictures(clips, config.size, config.seed)
     announce(config.size, config.size.scaled(clips))
+    if len(given) > len(clips):
+        print(f"{len(given) - len(clips)} clips of the dev and eval splits are not used", flush=True)
     make_pictures(pictures, args.output, config.features, config.augment, args.workers)
     if args.prepare_only:
         print(f"The pictures and their updated_labels.csv are in {args.output}.")

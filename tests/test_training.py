@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from deepfake_detector import Detector
-from deepfake_detector.data.manifest import read_clips
+from deepfake_detector.data.manifest import of_split, read_clips
+from deepfake_detector.evaluation import calibrated, score_clips
+from deepfake_detector.metrics import equal_error_rate, fit_bounds, fit_calibration
 from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment
 from train import RECIPES
 
@@ -59,6 +61,23 @@ def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> N
     assert f"{100 * figures['eer']:.1f} %" in card and "train.py --data" in card and "{" not in card
     with open(finished / "metrics.csv") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_the_epoch_with_the_best_dev_eer_is_kept_and_calibrated(data: Path, tmp_path: Path) -> None:
+    settings = {"network": "basic-cnn", "features": TINY_FEATURES, "learning_rate": 0.1, "ema_decay": 0.5}
+    config = replace(RECIPES["default"], **settings, crop_seconds=1.0, epochs=6, evaluate_every=1)
+    clips = read_clips([data])
+    run = Run(config, clips, None, tmp_path, "cpu")
+    run.fit(0)
+    eers = [row["dev_eer"] for row in run.log]
+    assert len(set(eers)) > 1  # so rash a learning rate makes some epochs worse than others
+    kept = Detector.from_pretrained(tmp_path / "best")
+    scores = score_clips(kept, of_split(clips, "dev"))
+    assert equal_error_rate(scores.labels, scores.values)[0] == pytest.approx(min(eers), abs=1e-5)
+    fitted = fit_calibration(scores.labels, scores.values)
+    assert kept.model.calibration.tolist() == pytest.approx(fitted, rel=1e-3)
+    bounds = fit_bounds(scores.labels, calibrated(kept.model, scores.values), config.max_wrong_share)
+    assert kept.model.bounds.tolist() == pytest.approx(bounds, abs=1e-3)
 
 
 def test_finetuning_starts_from_a_checkpoint(finished: Path, data: Path, tmp_path: Path) -> None:
