@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import multiprocessing
 import pickle
 import signal
 import time
@@ -489,3 +490,13 @@ def stop_on_signal() -> Iterator[Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        _end_workers()
+
+
+def _end_workers() -> None:
+    """Workers that an error has left would not heed the end of this process, which would wait for them."""
+    on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the loader's handler would call their end a fault
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+    signal.signal(signal.SIGCHLD, on_child)
