@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from deepfake_detector.data.copies import NAMES, plan_copies, vocoder
+from deepfake_detector.data.copies import LOADERS, SYSTEMS, plan_copies, vocoder
 from deepfake_detector.data.manifest import Clip, DataError, read_clips
 from deepfake_detector.model import BONAFIDE, SPOOF
 
@@ -86,9 +86,9 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, data: Path) -> None
 def test_every_vocoder_takes_corpora_in_turn() -> None:
     clips = [Clip(Path(f"{i}.wav"), BONAFIDE, "train", str(i), "human", "human", "big") for i in range(30)]
     clips += [Clip(Path(f"s{i}.wav"), BONAFIDE, "train", f"s{i}", "human", "human", "small") for i in range(2)]
-    for key, name in NAMES.items():
+    for key, systems in SYSTEMS.items():
         plan = plan_copies(clips, {key: 8})
-        assert len({clip.path for clip, _ in plan}) == 8 and all(system.startswith(name) for _, system in plan)
+        assert len({clip.path for clip, _ in plan}) == 8 and {system for _, system in plan} == set(systems)
         assert [clip.corpus for clip, _ in plan].count("small") == 2
         assert len(plan_copies(clips, {key: 1000})) == len(clips)
     assert [system for _, system in plan_copies(clips, {"hifigan": 8})].count("HiFi-GAN LJSpeech") == 2
@@ -97,9 +97,7 @@ def test_every_vocoder_takes_corpora_in_turn() -> None:
     assert {clip.path for clip, _ in both[:8]} != {clip.path for clip, _ in both[8:]}
 
 
-@pytest.mark.parametrize(
-    "system", ["HiFi-GAN universal", *(NAMES[key] for key in NAMES if key not in ("hifigan", "fargan"))]
-)
+@pytest.mark.parametrize("system", LOADERS)
 def test_a_vocoder_says_the_same_in_another_wave(system: str, voice: np.ndarray) -> None:
     try:
         make_copy = vocoder(system, None)
@@ -107,8 +105,8 @@ def test_a_vocoder_says_the_same_in_another_wave(system: str, voice: np.ndarray)
         pytest.skip(str(error))
     voice = voice[:16_000]
     copy = make_copy(voice)
-    assert 0 <= len(voice) - len(copy) < 400 and np.abs(copy).max() == pytest.approx(np.abs(voice).max(), rel=0.6)
+    assert 0 <= len(voice) - len(copy) < 400 and np.abs(copy).max() == pytest.approx(np.abs(voice).max(), rel=0.5)
     n = len(copy)
     envelopes = [np.abs(wave[: n - n % 400]).reshape(-1, 400).mean(1) for wave in (voice, copy)]
-    assert np.corrcoef(*envelopes)[0, 1] > 0.9
+    assert np.corrcoef(*envelopes)[0, 1] > 0.95
     assert not np.allclose(copy, voice[:n], atol=0.01)

