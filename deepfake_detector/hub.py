@@ -47,19 +47,19 @@ def push(folder: str | Path, repo_id: str, private: bool = False, token: str | N
     # No message of the Hub is passed on: one may quote the header that carries the token.
     try:
         address = api.create_repo(repo_id, private=private or None, exist_ok=True)
-        if private and not api.model_info(repo_id).private:
-            raise HubError(f"{repo_id} is public already; choose another name, or make it private on the Hub first.")
-        api.create_commit(repo_id, operations, commit_message="Push a checkpoint")
+        would_be_public = private and not api.model_info(repo_id).private
+        if not would_be_public:
+            api.create_commit(repo_id, operations, commit_message="Push a checkpoint")
     except HfHubHTTPError as error:
         raise HubError(_refusal(error.response.status_code, repo_id)) from None
     except (OSError, httpx2.HTTPError):
         raise HubError("The Hub cannot be reached; go online and push again.") from None
-    except HubError:
-        raise
     except ValueError:  # what the Hub's check of the front matter says
         raise HubError(f"The Hub did not accept the front matter of {folder / 'README.md'}, or its answer was damaged.") from None  # fmt: skip
-    except Exception:  # the library's upload of large files has errors of its own, down to plain RuntimeError
+    except RuntimeError:  # what the library makes of every fault while it uploads a large file
         raise HubError(f"The upload to {repo_id} broke off; push again.") from None
+    if would_be_public:
+        raise HubError(f"{repo_id} is public already; choose another name, or make it private on the Hub first.")
     return str(address)
 
 
