@@ -22,6 +22,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from deepfake_detector import distributed
@@ -42,7 +43,6 @@ from deepfake_detector.data.images import (
 from deepfake_detector.data.manifest import SPLITS, Clip, DataError, check_clips, of_split, read_clips, read_sound_clips
 from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
-    Scores,
     asvspoof_scores,
     calibrated,
     is_asvspoof,
@@ -53,9 +53,8 @@ from deepfake_detector.evaluation import (
 )
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError, write_whole
-from deepfake_detector.first_recipe import FirstConfig, Outcome, PictureRun
+from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
-from deepfake_detector.metrics import eer_interval, expected_calibration_error
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
 from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite
 
@@ -155,6 +154,8 @@ RECIPES = {
     ),
 }
 
+NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
+
 
 def main() -> None:
     args = parse_arguments()
@@ -213,7 +214,9 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
         "window_seconds": config.features.window_seconds,
     }
     write_json(best / "metrics.json", figures)
-    write_figure(best / "figure.png", detector, scores, figures, f"{config.network} on dev", args.output)
+    probabilities = calibrated(detector.model, scores.values)
+    title = f"{config.network} on dev: {len(scores.clips)} clips"
+    write_figure(best / "figure.png", scores.labels, scores.values, probabilities, figures, title, args.output)
     write_whole(best / "README.md", model_card(figures, own_command()))
     print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {best}")
     if args.push_to_hub:
@@ -236,7 +239,9 @@ def evaluate(args: argparse.Namespace) -> None:
     write_whole(args.output / "scores.csv", scores_csv(scores))
     if args.asvspoof_scores:
         write_whole(args.output / "scores.txt", asvspoof_scores(scores))
-    write_figure(args.output / "figure.png", detector, scores, figures, f"{args.evaluate} on {args.split}")
+    probabilities = calibrated(detector.model, scores.values)
+    title = f"{args.evaluate} on {args.split}: {len(scores.clips)} clips"
+    write_figure(args.output / "figure.png", scores.labels, scores.values, probabilities, figures, title)
     write_json(args.output / "metrics.json", figures)
     if scores.unjudged:
         print(f"{len(scores.unjudged)} of {len(clips)} clips have no voice: they are listed, and in no figure")
@@ -249,13 +254,17 @@ def write_json(path: Path, figures: dict) -> None:
 
 
 def write_figure(
-    path: Path, detector: Detector, scores: Scores, figures: dict, title: str, run: Path | None = None
+    path: Path,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    probabilities: np.ndarray,
+    figures: dict,
+    title: str,
+    run: Path | None = None,
 ) -> None:
-    """The closing figure; with a run's folder also its training curves."""
-    probabilities = calibrated(detector.model, scores.values)
+    """The closing figure, see `draw_curves`; with a run's folder also its training curves."""
     log = read_log(run / "metrics.csv") if run else None
-    title = f"{title}: {len(scores.clips)} clips"
-    write_whole(path, png(draw_curves(scores.labels, scores.values, probabilities, figures, title, log)))
+    write_whole(path, png(draw_curves(labels, scores, probabilities, figures, title, log)))
 
 
 def publish(folder: Path, repo_id: str, private: bool) -> None:
@@ -300,7 +309,9 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
         outcome = run.test(args.workers)
         figures[name] = run.figures(outcome)
         if figures[name]["eer"] is not None:  # the picture needs both classes
-            write_first_figure(folder / "best" / "figure.png", outcome, f"{config.network}, {name} split", folder)
+            title = f"{config.network}, {name} split: {len(outcome.labels)} test pictures"
+            path, drawn = folder / "best" / "figure.png", figures[name] | NO_DOUBT
+            write_figure(path, outcome.labels, outcome.scores, outcome.probabilities, drawn, title, folder)
         print(f"{name} split: test accuracy {100 * figures[name]['accuracy']:.2f} %, confusion matrix", end=" ")
         print(f"{figures[name]['confusion']} (rows: real, fake; columns: called real, called fake)", flush=True)
 
@@ -319,21 +330,6 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
     write_first_results(figures, args.output)
     if args.push_to_hub:
         publish(args.output / "best", args.push_to_hub, args.private)
-
-
-def write_first_figure(path: Path, outcome: Outcome, title: str, run: Path) -> None:
-    """The closing figure of the first recipe, whose probability is not calibrated and which has no "can't tell"."""
-    probabilities = torch.sigmoid(torch.from_numpy(outcome.scores).double()).numpy()
-    figures = {
-        "eer": outcome.figures()["eer"],
-        "eer_interval": eer_interval(outcome.labels, outcome.scores),
-        "real_below": 0.5,
-        "fake_above": 0.5,
-        "expected_calibration_error": expected_calibration_error(outcome.labels, probabilities),
-    }
-    title = f"{title}: {len(outcome.labels)} test pictures"
-    log = read_log(run / "metrics.csv")
-    write_whole(path, png(draw_curves(outcome.labels, outcome.scores, probabilities, figures, title, log)))
 
 
 def write_first_results(figures: dict, output: Path) -> None:

@@ -8,25 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .data.augment import AugmentConfig
 from .data.images import Pictures, SetSize, Split, labels_csv, leaks
 from .features import FeatureConfig
-from .metrics import balanced_accuracy, equal_error_rate
+from .metrics import balanced_accuracy, eer_interval, equal_error_rate, expected_calibration_error
 from .model import BONAFIDE, SPOOF, SpoofClassifier, log_odds
+from .stopping import Stop, stop_on_signal
 from .training import (
     SAVE_EVERY_SECONDS,
     STATE_FILE,
-    Stop,
     TrainingError,
-    ignore_signals,
+    loader,
     new_classifier,
     read_state,
     save_checkpoint,
-    stop_on_signal,
     write_csv,
     write_state,
 )
@@ -71,18 +70,25 @@ class Outcome:
     def accuracy(self) -> float:
         return float(((self.scores > 0) == (self.labels == SPOOF)).mean())
 
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The network's own, (n,): this recipe calibrates nothing."""
+        return expit(self.scores)
+
     def figures(self) -> dict:
-        """Accuracies, EER (None where a class is missing) and confusion matrix ([truth][answer], real before fake)."""
+        """Accuracies, EER, calibration error (None where a class is missing); confusion[truth][answer], real before fake."""
         called_fake = self.scores > 0
         rows = [called_fake[self.labels == label] for label in (BONAFIDE, SPOOF)]
-        has_both = all(len(row) for row in rows)
-        return {
-            "pictures": len(self.labels),
-            "accuracy": self.accuracy,
-            "balanced_accuracy": balanced_accuracy(self.labels, called_fake) if has_both else None,
-            "eer": equal_error_rate(self.labels, self.scores)[0] if has_both else None,
-            "confusion": [[int((~row).sum()), int(row.sum())] for row in rows],
-        }
+        of_both = dict.fromkeys(("balanced_accuracy", "eer", "eer_interval", "expected_calibration_error"))
+        if all(len(row) for row in rows):
+            of_both = {
+                "balanced_accuracy": balanced_accuracy(self.labels, called_fake),
+                "eer": equal_error_rate(self.labels, self.scores)[0],
+                "eer_interval": eer_interval(self.labels, self.scores),
+                "expected_calibration_error": expected_calibration_error(self.labels, self.probabilities),
+            }
+        confusion = [[int((~row).sum()), int(row.sum())] for row in rows]
+        return {"pictures": len(self.labels), "accuracy": self.accuracy, **of_both, "confusion": confusion}
 
 
 class PictureRun:
@@ -133,8 +139,8 @@ class PictureRun:
         seed = self.config.seed * 1_000_003 + len(self.log)
         batches = self._batches(torch.Generator().manual_seed(seed))
         title, saved_at = f"epoch {len(self.log) + 1}/{self.config.epochs}", time.monotonic()
-        loader = self._loader("train", n_workers, batches[len(self.steps) :])
-        with tqdm(loader, title, total=len(batches), initial=len(self.steps), leave=False) as bar:
+        left = loader(self.data["train"], batches[len(self.steps) :], n_workers, self.device)
+        with tqdm(left, title, total=len(batches), initial=len(self.steps), leave=False) as bar:
             for pictures, label in bar:
                 torch.manual_seed(seed * 10_007 + len(self.steps))
                 self.steps.append(self._step(pictures, label, is_training=True))
@@ -152,23 +158,14 @@ class PictureRun:
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         return batches[:-1] if len(batches[-1]) == 1 else batches
 
-    def _loader(self, part: str, n_workers: int, batches: list[list[int]]) -> DataLoader:
-        return DataLoader(
-            self.data[part],
-            batch_sampler=batches,
-            num_workers=n_workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_signals,
-        )
-
     def evaluate(self, part: str, n_workers: int) -> Outcome:
         """The network as it stands on the pictures of a part."""
         self.model.eval()
         size, n_pictures = self.config.batch_size, len(self.data[part])
         batches = [list(range(start, min(start + size, n_pictures))) for start in range(0, n_pictures, size)]
-        loader = tqdm(self._loader(part, n_workers, batches), part, leave=False)
+        items = tqdm(loader(self.data[part], batches, n_workers, self.device), part, leave=False)
         with torch.inference_mode():
-            return Outcome.of([self._step(pictures, label, is_training=False) for pictures, label in loader])
+            return Outcome.of([self._step(pictures, label, is_training=False) for pictures, label in items])
 
     def test(self, n_workers: int) -> Outcome:
         """What the saved checkpoint says of the test pictures."""

@@ -5,12 +5,9 @@ import hashlib
 import io
 import json
 import math
-import multiprocessing
 import pickle
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +16,7 @@ import timm
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from . import distributed
@@ -34,6 +31,7 @@ from .files import write_whole, written_aside
 from .metrics import equal_error_rate
 from .model import SpoofClassifier
 from .sharpness import still_statistics, uphill
+from .stopping import Stop, ignore_signals, stop_on_signal
 
 if TYPE_CHECKING:
     from .first_recipe import FirstConfig
@@ -187,15 +185,11 @@ class Run:
 
     def start_from(self, checkpoint: Path) -> None:
         """Take the weights of a checkpoint; raises TrainingError if it is of another network or front end."""
-        other = SpoofClassifier.load(checkpoint)
-        try:
-            self.model.load_state_dict(other.state_dict())
-        except RuntimeError:
-            is_alike = False
-        else:
-            is_alike = other.config == self.model.config
-        if not is_alike:
+        other, ours = SpoofClassifier.load(checkpoint), self.model.state_dict()
+        shapes, our_shapes = ({name: t.shape for name, t in state.items()} for state in (other.state_dict(), ours))
+        if shapes != our_shapes or other.config != self.model.config:
             raise TrainingError(f"{checkpoint} is a checkpoint of another network or front end.")
+        self.model.load_state_dict(other.state_dict())
 
     def fit(self, n_workers: int) -> None:
         """Train from wherever the run stands to its last epoch; Ctrl-C or SIGTERM stops after the step and saves."""
@@ -215,19 +209,12 @@ class Run:
         """This process's share of every batch that is left of the epoch: waveforms, labels and sources."""
         self.sampler.epoch, self.sampler.skip = self.epoch, self.step
         shares = map(distributed.share, self.sampler)
-        pinned = self.device.type == "cuda"
         try:
-            yield from DataLoader(
-                self.dataset,
-                batch_sampler=shares,
-                num_workers=n_workers,
-                pin_memory=pinned,
-                worker_init_fn=ignore_signals,
-            )
+            yield from loader(self.dataset, shares, n_workers, self.device)
         except AudioError as error:  # from a worker it brings the traceback along; the last line is the sentence
             raise TrainingError(str(error).splitlines()[-1].split("AudioError: ")[-1]) from None
 
-    def _train_epoch(self, n_workers: int, stop: "Stop") -> bool:
+    def _train_epoch(self, n_workers: int, stop: Stop) -> bool:
         """Train to the end of the epoch; False if it was stopped before."""
         self.model.train()
         size = self.config.batch_size
@@ -383,6 +370,17 @@ class Run:
             self.scaler.load_state_dict(state["scaler"])
 
 
+def loader(dataset: Dataset, batches: Iterable[list[int]], n_workers: int, device: torch.device) -> DataLoader:
+    """The items of these batches in their order, read by workers that leave Ctrl-C to this process."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=n_workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals,
+    )
+
+
 def write_state(output: Path, state: dict) -> None:
     """Keep the state of a run; raises StorageError, and then the state saved before is still there."""
     file = io.BytesIO()  # torch.save to a path calls a full disk "unexpected pos"
@@ -460,43 +458,3 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, file.getvalue())
-
-
-def ignore_signals(worker: int) -> None:
-    """Ctrl-C in a terminal and a cluster's SIGTERM reach every process; only the first decides when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-class Stop:
-    """A flag that is looked at between steps."""
-
-    is_set = False
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """Ctrl-C or SIGTERM sets a flag that is looked at between steps; a second one breaks off at once."""
-    stop, previous = Stop(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_signal(number, frame) -> None:
-        stop.is_set = True
-        signal.signal(number, previous[number])
-
-    for number in previous:
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        _end_workers()
-
-
-def _end_workers() -> None:
-    """Workers that an error has left would not heed the end of this process, which would wait for them."""
-    on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the loader's handler would call their end a fault
-    for worker in multiprocessing.active_children():
-        worker.kill()
-        worker.join()
-    signal.signal(signal.SIGCHLD, on_child)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
@@ -25,6 +26,7 @@ from deepfake_detector.data.images import (
     Painter,
     Pictures,
     SetSize,
+    Split,
     disjoint_split,
     leaks,
     make_pictures,
@@ -34,7 +36,7 @@ from deepfake_detector.data.images import (
 from deepfake_detector.data.manifest import Clip, DataError
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError
-from deepfake_detector.first_recipe import FirstConfig, PictureRun
+from deepfake_detector.first_recipe import PictureRun
 from deepfake_detector.training import TrainingError
 from train import RECIPES
 
@@ -201,16 +203,31 @@ def test_a_copy_follows_its_seed(clips: list[Clip], tmp_path: Path) -> None:
     assert painter.png(replace(copy, seed=copy.seed + 1)) != painter.png(copy)
 
 
-def small_run(config: FirstConfig, pictures: list, folder: Path, output: Path) -> PictureRun:
-    return PictureRun(config, random_split(pictures, seed=0), folder, output, "cpu")
+@pytest.fixture(scope="module")
+def picture_split(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Path]:
+    """Drawn pictures in a random split, and the folder they are in."""
+    folder, pictures = tmp_path_factory.mktemp("pictures"), plan_pictures(clips, SMALL_CONFIG.size, seed=0)
+    make_pictures(pictures, folder, SMALL, PUBLISHED.augment, n_workers=0)
+    return random_split(pictures, seed=0), folder
 
 
-def test_resumed_run_ends_as_an_unbroken_one(clips: list[Clip], tmp_path: Path) -> None:
-    pictures = plan_pictures(clips, SMALL_CONFIG.size, seed=0)
-    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
-    whole = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "whole")
-    whole.fit(0)
+@pytest.fixture(scope="module")
+def whole_run(picture_split: tuple[Split, Path], tmp_path_factory: pytest.TempPathFactory) -> PictureRun:
+    """A run that nothing has broken off."""
+    run = PictureRun(SMALL_CONFIG, *picture_split, tmp_path_factory.mktemp("whole"), "cpu")
+    run.fit(0)
+    return run
 
+
+def assert_same_end(run: PictureRun, other: PictureRun) -> None:
+    for name, tensor in run.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+    assert (run.output / "metrics.csv").read_text() == (other.output / "metrics.csv").read_text()
+
+
+def test_resumed_run_ends_as_an_unbroken_one(
+    whole_run: PictureRun, picture_split: tuple[Split, Path], tmp_path: Path
+) -> None:
     class Killed(Exception):
         pass
 
@@ -220,50 +237,38 @@ def test_resumed_run_ends_as_an_unbroken_one(clips: list[Clip], tmp_path: Path) 
                 raise Killed
             return super().evaluate(part, n_workers)
 
-    broken = KilledRun(SMALL_CONFIG, whole.split, tmp_path, tmp_path / "broken", "cpu")
     with pytest.raises(Killed):
-        broken.fit(0)
-    again = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "broken")
+        KilledRun(SMALL_CONFIG, *picture_split, tmp_path, "cpu").fit(0)
+    again = PictureRun(SMALL_CONFIG, *picture_split, tmp_path, "cpu")
     with pytest.raises(TrainingError, match="holds a run already"):
         again.fit(0)
     again.resume()
     again.fit(0)
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, again.model.state_dict()[name]), name
-    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "broken" / "metrics.csv").read_text()
+    assert_same_end(whole_run, again)
     with pytest.raises(TrainingError, match="other settings: batch_size"):
-        small_run(replace(SMALL_CONFIG, batch_size=8), pictures, tmp_path, tmp_path / "broken").resume()
+        PictureRun(replace(SMALL_CONFIG, batch_size=8), *picture_split, tmp_path, "cpu").resume()
 
 
-def test_ctrl_c_saves_and_the_rest_of_the_epoch_is_the_same(clips: list[Clip], tmp_path: Path) -> None:
-    pictures = plan_pictures(clips, SMALL_CONFIG.size, seed=0)
-    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
-    whole = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "whole")
-    whole.fit(0)
-
+def test_ctrl_c_saves_and_the_rest_of_the_epoch_is_the_same(
+    whole_run: PictureRun, picture_split: tuple[Split, Path], tmp_path: Path
+) -> None:
     class StoppedRun(PictureRun):
         def _step(self, pictures: torch.Tensor, label: torch.Tensor, is_training: bool):
             if is_training and len(self.log) == len(self.steps) == 1:  # in the second step of the second epoch
                 signal.raise_signal(signal.SIGINT)
             return super()._step(pictures, label, is_training)
 
-    stopped = StoppedRun(SMALL_CONFIG, whole.split, tmp_path, tmp_path / "stopped", "cpu")
     with pytest.raises(TrainingError, match="--resume"):
-        stopped.fit(0)
-    again = small_run(SMALL_CONFIG, pictures, tmp_path, tmp_path / "stopped")
+        StoppedRun(SMALL_CONFIG, *picture_split, tmp_path, "cpu").fit(0)
+    again = PictureRun(SMALL_CONFIG, *picture_split, tmp_path, "cpu")
     again.resume()
     assert (len(again.log), len(again.steps)) == (1, 2)
     again.fit(1)
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, again.model.state_dict()[name]), name
-    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "stopped" / "metrics.csv").read_text()
+    assert_same_end(whole_run, again)
 
 
-def test_network_learns_from_pictures(clips: list[Clip], tmp_path: Path) -> None:
-    config = replace(SMALL_CONFIG, epochs=10, batch_size=8)
-    pictures = plan_pictures(clips, config.size, seed=0)
-    make_pictures(pictures, tmp_path, SMALL, PUBLISHED.augment, n_workers=0)
-    run = small_run(config, pictures, tmp_path, tmp_path)
+def test_network_learns_from_pictures(picture_split: tuple[Split, Path], tmp_path: Path) -> None:
+    run = PictureRun(replace(SMALL_CONFIG, epochs=10, batch_size=8), *picture_split, tmp_path, "cpu")
     run.fit(0)
     assert run.log[-1]["train_loss"] < 0.5 * run.log[0]["train_loss"]
     settings = {"network": "basic-cnn", "not_measured": "2 speakers are too few."}
@@ -314,6 +319,11 @@ def test_whole_run_from_the_command_line(manifest: Path, clips: list[Clip], tmp_
     assert f"**{100 * figures['disjoint']['accuracy']:.2f} %**" in report
     card = (best / "README.md").read_text()
     assert report in card and "train.py --data" in card and "904 x 370" in card
+    results = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]
+    assert [result["dataset"]["name"] for result in results] == ["random split, pictures", "disjoint split, pictures"]
+    for result, name in zip(results, ("random", "disjoint"), strict=True):
+        values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+        assert values["accuracy"] == round(figures[name]["accuracy"], 4)
 
     verdict = Detector.from_pretrained(best).predict(clips[0].path)
     assert 0 <= verdict.spoof_probability <= 1

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM: training stops between two steps, and its loader's workers leave that to the main process."""
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def ignore_signals(worker: int) -> None:
+    """Ctrl-C in a terminal and a cluster's SIGTERM reach every process; only the first decides when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class Stop:
+    """A flag that is looked at between steps."""
+
+    is_set = False
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Ctrl-C or SIGTERM sets a flag that is looked at between steps; a second one breaks off at once."""
+    stop, previous = Stop(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number, frame) -> None:
+        stop.is_set = True
+        signal.signal(number, previous[number])
+
+    for number in previous:
+        signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        _end_workers()
+
+
+def _end_workers() -> None:
+    """Workers that an error has left would not heed the end of this process, which would wait for them."""
+    on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the loader's handler would call their end a fault
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+    signal.signal(signal.SIGCHLD, on_child)
