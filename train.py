@@ -209,6 +209,7 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
         "epochs": config.epochs,
         "seed": config.seed,
         "start": start_of(args, config),
+        "noise": "noise and music" if args.noise else "invented noise",
         "license": args.license,
         "data": summarise(clips),
         "window_seconds": config.features.window_seconds,
@@ -364,7 +365,8 @@ def splits_of(pictures: list[Picture], seed: int) -> tuple[dict[str, Split], str
 
 
 def own_command() -> str:
-    return shlex.join(["python", *(word for word in sys.argv if word != "--resume")])
+    """For the card: the command that makes this checkpoint, whether or not it was resumed."""
+    return shlex.join([*distributed.launcher(), *(word for word in sys.argv if word != "--resume")])
 
 
 def parse_arguments() -> argparse.Namespace:

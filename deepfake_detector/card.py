@@ -83,7 +83,7 @@ Per family of synthesis, against all bona fide clips:
 {data}
 
 Vocoded copies of the bona fide clips are extra spoofs, each in the batch of its original. Batches pair real and fake of one
-corpus or page. Augmentation: equaliser, rooms, noise and music, RawBoost, a browser's microphone (noise suppression, automatic
+corpus or page. Augmentation: equaliser, rooms, {noise}, RawBoost, a browser's microphone (noise suppression, automatic
 gain), overdrive, band limits, MP3, Vorbis, Opus, AAC, G.711, G.722 and AMR, time cuts, moved edges, random floors, masked bands and
 stretches. Started from {start};
 {epochs} epochs, seed {seed}, the averaged weights of the epoch with the best dev EER.
@@ -166,7 +166,7 @@ def model_card(figures: dict, command: str) -> str:
         license=settings["license"],
         **{name: _percent(figures[name]) for name in (*percents, "cannot_tell", "wrong_when_fake", "wrong_when_real")},
         **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
-        **{name: settings[name] for name in ("epochs", "seed", "start")},
+        **{name: settings[name] for name in ("epochs", "seed", "start", "noise")},
     )
     return with_results(text, figures)
 

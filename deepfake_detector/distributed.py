@@ -46,6 +46,14 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def launcher() -> list[str]:
+    """The words that start so many processes on so many machines."""
+    if not dist.is_torchelastic_launched():
+        return ["python"]
+    machines = f"--nnodes={os.environ['GROUP_WORLD_SIZE']}"
+    return ["torchrun", machines, f"--nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}"]
+
+
 def local_device(name: str) -> str:
     """`cuda` -> the CUDA device of this process on its machine; any other name stays as it is."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and dist.is_initialized() else name

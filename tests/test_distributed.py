@@ -46,6 +46,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_write_one_run(finished: Path) -> None:
     assert sorted(path.name for path in finished.iterdir()) == ["best", "metrics.csv", "training_state.pt"]
     assert len((finished / "metrics.csv").read_text().splitlines()) == 3
+    assert "torchrun --nnodes=1 --nproc_per_node=2 train.py --data" in (finished / "best" / "README.md").read_text()
 
 
 def test_a_stopped_run_of_two_resumes_to_the_same_weights(finished: Path, data: Path, tmp_path: Path) -> None:
