@@ -15,9 +15,9 @@ from tqdm import tqdm
 from .data.augment import AugmentConfig
 from .data.images import Pictures, SetSize, Split, labels_csv, leaks
 from .features import FeatureConfig
+from .interrupt import Stop, stop_on_signal
 from .metrics import balanced_accuracy, eer_interval, equal_error_rate, expected_calibration_error
 from .model import BONAFIDE, SPOOF, SpoofClassifier, log_odds
-from .stopping import Stop, stop_on_signal
 from .training import (
     SAVE_EVERY_SECONDS,
     STATE_FILE,

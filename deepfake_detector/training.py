@@ -28,10 +28,10 @@ from .detector import Detector
 from .evaluation import calibrate, score_clips
 from .features import FeatureConfig
 from .files import write_whole, written_aside
+from .interrupt import Stop, ignore_signals, stop_on_signal
 from .metrics import equal_error_rate
 from .model import SpoofClassifier
 from .sharpness import still_statistics, uphill
-from .stopping import Stop, ignore_signals, stop_on_signal
 
 if TYPE_CHECKING:
     from .first_recipe import FirstConfig
