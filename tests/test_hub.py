@@ -71,10 +71,11 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
         self.reply(self.server.refusals.get("store", 200), b"")
 
     def take_commit(self, lines: list[dict]) -> None:
-        assert {line["key"] for line in lines} <= {"header", "file", "lfsFile"}  # nothing is deleted
-        values = {kind: [line["value"] for line in lines if line["key"] == kind] for kind in ("file", "lfsFile")}
-        files = {value["path"]: base64.b64decode(value["content"]) for value in values["file"]}
-        files |= {value["path"]: self.server.stored[value["oid"]] for value in values["lfsFile"]}
+        kind = {"regular": "file", "lfs": "lfsFile"}[self.server.upload_mode]
+        assert {line["key"] for line in lines} == {"header", kind}  # nothing is deleted
+        values = [line["value"] for line in lines if line["key"] == kind]
+        stored = self.server.stored
+        files = {v["path"]: stored[v["oid"]] if "oid" in v else base64.b64decode(v["content"]) for v in values}
         self.server.files |= files
         self.server.commits.append(sorted(files))
         answer = {"success": True, "commitOid": "1" * 40, "commitUrl": f"{self.server.url}/me/voice/commit/{'1' * 40}"}
