@@ -62,6 +62,15 @@ def test_copies_are_a_data_set_that_names_the_originals(tmp_path: Path, data: Pa
         assert rate == 16_000 and len(made) == 2 * 16_000 - 100 and np.abs(made).max() > 0.01
 
 
+def test_real_clips_need_no_fake_ones_beside_them_but_none_is_an_error(tmp_path: Path, data: Path, program: Path) -> None:
+    rows = (data / "manifest.csv").read_text().splitlines()
+    for label, status in (("bonafide", 0), ("spoof", 1)):
+        (data / "manifest.csv").write_text("\n".join([rows[0], *(row for row in rows if label in row)]) + "\n")
+        done = make(tmp_path / label, data, "--make", "fargan=1", "--fargan-program", program)
+        assert done.returncode == status and (tmp_path / label / "manifest.csv").exists() == (status == 0), done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_a_second_run_keeps_what_is_there(tmp_path: Path, data: Path, program: Path) -> None:
     folder = tmp_path / "copies"
     make(folder, data, "--make", "fargan=2", "--fargan-program", program)

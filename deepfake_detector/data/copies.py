@@ -39,7 +39,7 @@ from tqdm import tqdm
 from ..audio import AudioError, load_audio
 from ..files import StorageError, csv_text, write_whole
 from ..model import BONAFIDE
-from .manifest import Clip, DataError, of_split, read_clips
+from .manifest import Clip, DataError, read_clips
 
 SAMPLE_RATE = 16_000
 N_FFT, N_MELS, F_MAX_HZ = 1024, 80, 8_000  # of the spectrograms that all the networks here were trained on
@@ -252,7 +252,9 @@ def main() -> None:
     args = parser.parse_args()
     if "fargan" in dict(args.make) and not args.fargan_program:
         parser.error("fargan needs --fargan-program")
-    clips = [clip for clip in of_split(read_clips(args.data), "train") if clip.label == BONAFIDE]
+    clips = [clip for clip in read_clips(args.data) if (clip.label, clip.split) == (BONAFIDE, "train")]
+    if not clips:
+        raise DataError("There is no bona fide clip of a train split to copy.")
     make_copies(clips, args.folder, dict(args.make), args.fargan_program, args.workers)
 
 

@@ -1,0 +1,66 @@
+"""Real voices out of unpacked packages: a data set made of files that nobody recorded for it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from deepfake_detector.audio import load_audio
+from deepfake_detector.data.manifest import read_clips
+from deepfake_detector.data.people import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, VOICES, spoken_part
+from deepfake_detector.model import BONAFIDE
+from deepfake_detector.speech import SpeechDetector
+
+from .conftest import ROOT, VOICE
+
+WORDS = VOICES[-1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Every package unpacked, but only one holds files: eight words, a silence, a broken one, and another language's."""
+    for voice in VOICES:
+        (tmp_path / "packages" / voice.package).mkdir(parents=True, exist_ok=True)
+    words = tmp_path / "packages" / WORDS.package / "klettres" / WORDS.language / "alpha"
+    words.mkdir(parents=True)
+    samples = load_audio(VOICE, 44_100)[:44_100]
+    for number in range(8):
+        soundfile.write(words / f"word{number}.ogg", samples, 44_100)
+    soundfile.write(words / "word3_silence.ogg", np.zeros(44_100), 44_100)
+    (words / "word4_broken.ogg").write_bytes(b"no sound")
+    other = words.parents[1] / "xx"
+    other.mkdir()
+    soundfile.write(other / "word.ogg", samples, 44_100)
+    return tmp_path
+
+
+def make(folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "deepfake_detector.data.people", folder]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment or None)
+
+
+def test_words_are_joined_to_clips_of_a_real_voice(folder: Path) -> None:
+    done = make(folder)
+    assert done.returncode == 0, done.stderr
+    clips = read_clips([folder])
+    assert {(clip.label, clip.split, clip.corpus) for clip in clips} == {(BONAFIDE, "train", WORDS.corpus)}
+    seconds = [len(load_audio(clip.path, SAMPLE_RATE)) / SAMPLE_RATE for clip in clips]
+    assert len(clips) == 2 and all(MIN_SECONDS <= length <= MAX_SECONDS for length in seconds)
+    assert sum(seconds) <= 8  # nothing but the eight words
+
+
+def test_only_the_spoken_part_is_kept_with_a_margin() -> None:
+    voice = load_audio(VOICE, SAMPLE_RATE)[: 2 * SAMPLE_RATE]
+    silence = np.zeros(2 * SAMPLE_RATE, np.float32)
+    part = spoken_part(np.concatenate((silence, voice, silence)), SpeechDetector())
+    assert SAMPLE_RATE < len(part) <= len(voice) + 0.5 * SAMPLE_RATE
+    assert not len(spoken_part(silence, SpeechDetector()))
+
+
+def test_without_debian_one_sentence_says_so(tmp_path: Path) -> None:
+    done = make(tmp_path / "new", PATH="/nowhere")
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].endswith("this needs Debian or Ubuntu.")
+    assert not (tmp_path / "new" / "manifest.csv").exists()
