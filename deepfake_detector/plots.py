@@ -9,23 +9,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
-from .detector import Inspection, Verdict, label_of
+from .detector import MAX_HEAT_WINDOWS, Inspection, Verdict, label_of
 from .features import FeatureConfig, hz_to_mel
 
 # Blue and orange keep apart for every kind of colour vision (Okabe & Ito); grey is "can't tell".
 COLOURS = {"real": "#0072B2", "fake": "#D55E00", "can't tell": "#7F7F7F", "no voice": "#BFBFBF"}
 TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000)
-SIZE_INCHES, DPI = (6.4, 4.8), 160  # few large letters: on a phone the picture is 370 points wide
+HEAT_COLOURS = {"fake": "autumn", "real": "winter"}  # warm is evidence for a machine, cool for a person
+SIZE_INCHES, DPI = (6.4, 4.8), 160
+FONT_POINTS = 13  # large letters: on a phone the picture is 350 points wide
 
 
 def draw_inspection(inspection: Inspection, features: FeatureConfig) -> Image.Image:
     """An RGB picture, 1024 x 768 pixels; the heat map is laid over the spectrogram if the inspection has one."""
-    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
-    spectrogram = figure.add_axes((0.1, 0.45, 0.88, 0.48))
-    timeline = figure.add_axes((0.1, 0.11, 0.88, 0.24), sharex=spectrogram)
-    _draw_spectrogram(spectrogram, inspection, features)
-    _draw_timeline(timeline, inspection.verdict)
-    return _rasterise(figure)
+    with matplotlib.rc_context(
+        {"font.size": FONT_POINTS, "axes.titlesize": FONT_POINTS, "hatch.color": COLOURS["no voice"]}
+    ):
+        figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
+        spectrogram = figure.add_axes((0.13, 0.47, 0.85, 0.45))
+        timeline = figure.add_axes((0.13, 0.13, 0.85, 0.24), sharex=spectrogram)
+        _draw_spectrogram(spectrogram, inspection, features)
+        _draw_timeline(timeline, inspection.verdict)
+        return _rasterise(figure)
 
 
 def timeline_cells(verdict: Verdict) -> list[tuple[float, float, float | None]]:
@@ -44,11 +49,11 @@ def _draw_spectrogram(axes: Axes, inspection: Inspection, features: FeatureConfi
     has_heat = inspection.heat is not None
     axes.imshow(inspection.mel_db, origin="lower", aspect="auto", extent=extent, cmap="gray" if has_heat else "magma")
     if has_heat:
-        overlay = matplotlib.colormaps["autumn"](inspection.heat)
+        overlay = matplotlib.colormaps[HEAT_COLOURS[_side(inspection.verdict)]](inspection.heat)
         overlay[..., 3] = 0.8 * inspection.heat**1.5  # weak evidence fades, so that the strong stands out
         axes.imshow(overlay, origin="lower", aspect="auto", extent=extent, interpolation="bilinear")
-    title = "Where the detector looked (coloured)" if has_heat else "Picture of the sound: high tones at the top"
-    axes.set_title(title, fontsize=10, loc="left")
+    title = _heat_title(inspection.verdict) if has_heat else "Picture of the sound: high tones at the top"
+    axes.set_title(title, loc="left")
     low, high = (float(hz_to_mel(hz)) for hz in (features.f_min_hz, features.f_max_hz))
     ticks_hz = [hz for hz in TICKS_HZ if features.f_min_hz <= hz <= features.f_max_hz]
     axes.set_yticks(
@@ -58,19 +63,37 @@ def _draw_spectrogram(axes: Axes, inspection: Inspection, features: FeatureConfi
     axes.tick_params(labelbottom=False)
 
 
+def _side(verdict: Verdict) -> str:
+    """The side that the heat map shows evidence for, also where that is not enough for an answer."""
+    return "fake" if verdict.spoof_probability >= 0.5 else "real"
+
+
+def _heat_title(verdict: Verdict) -> str:
+    title = f"Coloured: what spoke for a {'machine' if _side(verdict) == 'fake' else 'person'}"
+    n_judged = sum(window.spoof_probability is not None for window in verdict.windows)
+    return f"{title}, in {MAX_HEAT_WINDOWS} passages" if n_judged > MAX_HEAT_WINDOWS else title
+
+
 def _draw_timeline(axes: Axes, verdict: Verdict) -> None:
     axes.axhspan(verdict.real_below, verdict.fake_above, color="#EEEEEE", zorder=0)
     axes.axhline(0.5, color="#999999", linewidth=0.8, zorder=1)
-    for start, end, probability in timeline_cells(verdict):
-        colour = COLOURS[label_of(probability, verdict.real_below, verdict.fake_above)]
-        axes.bar(start, 1.0 if probability is None else probability, end - start, align="edge", color=colour,
-                 alpha=0.25 if probability is None else 1.0, linewidth=0, zorder=2)  # fmt: skip
+    cells = timeline_cells(verdict)
+    for start, end, probability in cells:
+        if probability is None:
+            axes.axvspan(
+                start, end, facecolor="white", edgecolor=COLOURS["no voice"], hatch="//", linewidth=0, zorder=2
+            )
+        else:
+            colour = COLOURS[label_of(probability, verdict.real_below, verdict.fake_above)]
+            axes.bar(start, probability, end - start, align="edge", color=colour, linewidth=0, zorder=2)
     axes.set_xlim(0.0, verdict.duration_seconds)
     axes.set_ylim(0.0, 1.0)
-    axes.set_yticks([0, 0.5, 1], ["real", "50 %", "fake"])
+    has_band = verdict.real_below < verdict.fake_above
+    axes.set_yticks([0, 0.5, 1], ["real", "can't\ntell" if has_band else "50 %", "fake"])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, verdict.duration_seconds)))
     axes.set_xlabel("seconds" if verdict.duration_seconds < 60 else "minutes:seconds")
-    axes.set_title("How machine-like each part sounds", fontsize=10, loc="left")
+    has_silence = any(probability is None for _, _, probability in cells)
+    axes.set_title(f"How machine-like each part sounds{' (hatched: no voice)' * has_silence}", loc="left")
 
 
 def clock(seconds: float, duration_seconds: float) -> str:

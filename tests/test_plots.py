@@ -1,5 +1,7 @@
 """The picture of a verdict, and the words beside it."""
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import app
 from deepfake_detector import Detector, Verdict
-from deepfake_detector.detector import Window
+from deepfake_detector.detector import BUNDLED, MAX_HEAT_WINDOWS, Inspection, Window
 from deepfake_detector.plots import clock, draw_inspection, timeline_cells
 
 from .conftest import TINY_FEATURES, VOICE
@@ -36,10 +38,44 @@ def test_overlapping_windows_become_cells_side_by_side() -> None:
     assert cells == [(0, 1.5, 0.2), (1.5, 3, 0.5), (3, 4.5, 0.8), (4.5, 6, None)]
 
 
-def test_picture_shows_the_heat_only_when_asked(detector: Detector) -> None:
-    plain, heat = (draw_inspection(detector.inspect(VOICE, asked), TINY_FEATURES) for asked in (False, True))
-    assert plain.size == heat.size == (1024, 768) and plain.mode == "RGB"
-    assert (np.asarray(plain) != np.asarray(heat)).any(axis=2).mean() > 0.1
+def n_coloured(inspection: Inspection) -> tuple[int, int]:
+    """How many pixels of the spectrogram are clearly warm, and how many clearly cool."""
+    pixels = np.asarray(draw_inspection(inspection, TINY_FEATURES)).astype(int)[80:390, 150:]
+    red, blue_or_green = pixels[..., 0], pixels[..., 1:].max(axis=2)
+    return int((red - pixels[..., 2] > 60).sum()), int((blue_or_green - red > 60).sum())
+
+
+@pytest.mark.parametrize(("probability", "is_warm"), [(0.9, True), (0.1, False)])
+def test_heat_is_warm_for_a_machine_and_cool_for_a_person(
+    detector: Detector, probability: float, is_warm: bool
+) -> None:
+    inspection = detector.inspect(VOICE, heat_map=True)
+    inspection = replace(inspection, verdict=replace(inspection.verdict, spoof_probability=probability))
+    warm, cool = n_coloured(inspection)
+    assert (warm > 1000 and cool == 0) if is_warm else (cool > 1000 and warm == 0)
+    assert n_coloured(replace(inspection, heat=np.zeros_like(inspection.heat))) == (0, 0)
+
+
+def test_a_long_recording_says_how_many_passages_are_coloured(detector: Detector) -> None:
+    inspection = detector.inspect(VOICE, heat_map=True)
+    many = tuple(Window(i, i + 3, 0.9) for i in range(MAX_HEAT_WINDOWS + 1))
+    long = replace(inspection, verdict=replace(inspection.verdict, windows=many))
+    few = replace(inspection, verdict=replace(inspection.verdict, windows=many[1:]))
+    titles = [np.asarray(draw_inspection(each, TINY_FEATURES))[:60] for each in (long, few)]
+    assert (titles[0] != titles[1]).any()
+
+
+def test_a_part_without_a_voice_is_no_bar(detector: Detector) -> None:
+    inspection = detector.inspect(VOICE)
+    pictures = []
+    for probability in (None, 1.0):
+        parts = (Window(0, 1, 0.9), Window(1, 2, probability))
+        shown = replace(inspection.verdict, windows=parts, duration_seconds=2.0)
+        pictures.append(
+            np.asarray(draw_inspection(replace(inspection, verdict=shown), TINY_FEATURES))[490:660, 570:1000]
+        )
+    silent, voiced = (picture.reshape(-1, 3).mean() for picture in pictures)
+    assert silent > 200 > voiced  # hatched white against full colour
 
 
 def test_time_line_lies_under_the_spectrogram(detector: Detector) -> None:
@@ -49,7 +85,7 @@ def test_time_line_lies_under_the_spectrogram(detector: Detector) -> None:
     mel_db[:, mel_db.shape[1] // 2 :] = 0.0
     pixels = np.asarray(draw_inspection(replace(inspection, mel_db=mel_db), TINY_FEATURES)).astype(int)
     upper = pixels[150:350].sum(axis=2).mean(axis=0)
-    left, right = round(0.1 * 1024), round(0.98 * 1024)
+    left, right = round(0.13 * 1024), round(0.98 * 1024)
     middle = (left + right) // 2
     assert upper[left + 5 : middle - 5].max() < upper[middle + 5 : right - 5].min()
 
@@ -62,10 +98,43 @@ def test_clock(seconds: float, duration: float, text: str) -> None:
 def test_card_says_what_how_sure_and_where() -> None:
     card = app.verdict_card(verdict((0, 3, 0.6), (1.5, 4.5, 0.95), (3, 6, 0.7)))
     assert "Sounds like a machine" in card and "<b>90 %</b> sure that a machine" in card
-    assert "from 1.5 to 3 seconds" in card or "from 3 to 4.5 seconds" in card
+    assert "The most machine-like part is from 1.5 to 4.5 seconds." in card
     real = app.verdict_card(verdict((0, 3, 0.1), label="real", probability=0.1))
     assert "real person" in real and "<b>90 %</b> sure that a person" in real
     assert "We can't tell" in app.verdict_card(verdict((0, 3, 0.5), label="can't tell", probability=0.5))
+
+
+def test_a_part_is_named_only_where_it_tells_something() -> None:
+    assert "stands out" in app.verdict_card(verdict((0, 3, 0.8), (1.5, 4.5, 0.95)))  # machine all over
+    for windows in (((0, 3, 0.6), (0.02, 3.02, 0.9)), ((0, 1.2, 0.9),)):  # one window is nearly all of it
+        card = app.verdict_card(verdict(*windows))
+        assert "part" not in card and "stands out" not in card
+    long = app.verdict_card(verdict((0, 3, 0.1), (66, 69, 0.9), (69.4, 72.4, 0.5)))
+    assert "The most machine-like part is from 1:06 to 1:09." in long
+
+
+@pytest.mark.parametrize(("probability", "shown"), [(0.999, "over 99 %"), (0.001, "under 1 %"), (0.314, "31 %")])
+def test_nothing_is_quite_sure(probability: float, shown: str) -> None:
+    assert app.percent(probability) == shown
+    unsure = verdict((0, 3, probability), label="can't tell", probability=probability)
+    assert f"<b>{shown}</b> likely to be a machine" in app.verdict_card(unsure)
+
+
+def test_the_picture_is_described_in_words() -> None:
+    windows = ((0, 3, 0.9), (3, 6, 0.8), (6, 9, None), (9, 12, 0.1), (9.02, 12.02, 0.1))
+    assert app.description(verdict(*windows)).endswith(
+        "0 to 6 seconds: fake; 6 to 9 seconds: no voice; 9 to 12 seconds: real."
+    )
+    changing = verdict(*((i, i + 1, i % 2 * 0.9) for i in range(40)))
+    assert app.description(changing).endswith("; and 28 more parts.")
+
+
+def test_the_page_quotes_the_figures_of_the_bundled_checkpoint_alone(detector: Detector) -> None:
+    assert app.track_record(detector) == ""
+    figures = json.loads((BUNDLED / "metrics.json").read_text())
+    quoted = re.findall(r"\d+(?= of 100|\s+in 100)", app.track_record(Detector.from_pretrained()))
+    expected = (figures[name] for name in ("cannot_tell", "wrong_when_fake", "wrong_when_real"))
+    assert [int(number) for number in quoted] == [round(100 * share) for share in expected]
 
 
 def test_card_without_a_voice_has_no_number() -> None:
