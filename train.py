@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -40,7 +41,16 @@ from deepfake_detector.data.images import (
     plan_pictures,
     random_split,
 )
-from deepfake_detector.data.manifest import SPLITS, Clip, DataError, check_clips, of_split, read_clips, read_sound_clips
+from deepfake_detector.data.manifest import (
+    SPLITS,
+    Clip,
+    DataError,
+    check_clips,
+    of_split,
+    read_clips,
+    read_sound_clips,
+    torn_groups,
+)
 from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
     asvspoof_scores,
@@ -144,7 +154,6 @@ RECIPES = {
         ema_decay=0.998,
         evaluate_every=4,
         label_smoothing=0.05,
-        source_weight=0.0,
         max_wrong_share=0.05,
         mask_mels=16,
         mask_frames=24,
@@ -157,8 +166,19 @@ RECIPES = {
 NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(arguments: list[str] | None = None) -> str | None:
+    """Run the command; returns the sentence for the user if it failed."""
+    try:
+        run(parse_arguments(arguments))
+    except (
+        DataError, TrainingError, AudioError, CheckpointError, StorageError, HubError, distributed.ProcessError,
+    ) as error:  # fmt: skip
+        return f"process {distributed.rank()}: {error}" if distributed.rank() else str(error)
+    except KeyboardInterrupt:
+        return "Stopped. Go on with the same command, and with --resume if it had begun to train."
+
+
+def run(args: argparse.Namespace) -> None:
     if args.evaluate:
         evaluate(args)
         return
@@ -186,6 +206,8 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     run = Run(config, clips, noises, args.output, device, args.compile, args.tensorboard)
     if distributed.rank() == 0:
         print(f"{len(run.train_clips)} clips to train on, {len(run.dev_clips)} to select on, on {device}")
+        if torn := torn_groups(clips):
+            print(f"{len(torn)} groups have clips in more than one split, as the data say: {', '.join(torn[:5])}")
     starts_from_imagenet = args.imagenet and config.network == "res-efficientcnn" and not args.init
     if args.resume:
         run.resume()
@@ -230,7 +252,9 @@ def evaluate(args: argparse.Namespace) -> None:
     clips = read_clips(args.data)
     if args.split != "all":
         clips = of_split(clips, args.split)
-    check_clips(clips, detector.model.config.sample_rate)
+    elif len({clip.label for clip in clips}) < 2:
+        raise DataError("All clips have the same label, so that nothing can be measured.")
+    check_clips(clips, detector.model.config.sample_rate, args.workers)
     scores = score_clips(detector, clips)
     figures = {"checkpoint": args.evaluate, "split": args.split, **report(detector.model, scores)}
     if is_asvspoof(scores):
@@ -369,7 +393,7 @@ def own_command() -> str:
     return shlex.join([*distributed.launcher(), *(word for word in sys.argv if word != "--resume")])
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a detector of synthetic voices.")
     data_help = "CSV, folder with real/ and fake/, or the ASVspoof 2019 LA archive"
     parser.add_argument("--data", type=Path, nargs="+", required=True, help=data_help)
@@ -394,7 +418,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--skip-bad-files", action="store_true", help="leave unreadable files out and list them")
     parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
     parser.add_argument("--tensorboard", action="store_true", help="write OUTPUT/tensorboard as well")
-    parser.add_argument("--license", default="other", help="licence of the weights, for the card, e.g. cc-by-nc-4.0")
+    parser.add_argument(
+        "--license", type=licence_id, default="other", help="licence of the weights, for the card, e.g. cc-by-nc-4.0"
+    )
     parser.add_argument("--init", type=Path, help="checkpoint folder whose weights to start from")
     weights_help = "file of ImageNet weights to start the backbone from, instead of timm's from the Hub"
     parser.add_argument("--backbone-weights", type=Path, help=weights_help)
@@ -412,9 +438,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--asvspoof-scores", action="store_true", help="with --evaluate: also scores.txt as the 2019 challenge has it"
     )
-    args = parser.parse_args()
-    if args.evaluate and (args.push_to_hub or args.resume or args.init):
-        parser.error("--evaluate trains nothing, so --push-to-hub, --resume and --init do not go with it")
+    args = parser.parse_args(arguments)
+    if args.evaluate and (args.push_to_hub or args.resume or args.init or args.skip_bad_files):
+        parser.error(
+            "--evaluate trains nothing and leaves nothing out, so --push-to-hub, --resume, --init and --skip-bad-files do not go with it"
+        )
     return args
 
 
@@ -477,11 +505,22 @@ def not_negative(text: str) -> float:
     return float(text)
 
 
+def licence_id(text: str) -> str:
+    """As the Hub has them, see its list; anything else would break the card's front matter."""
+    if not re.fullmatch(r"[A-Za-z0-9.+-]+", text):
+        raise ValueError(text)
+    return text
+
+
 def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
     if isinstance(config, FirstConfig):
         of_default = ("noise", "init", "sam_rho", "skip_bad_files", "compile", "tensorboard")
-        given = [f"--{name.replace('_', '-')}" for name in of_default if getattr(args, name) not in (None, False)]
+        given = [
+            f"--{name.replace('_', '-')}"
+            for name in of_default
+            if getattr(args, name) is not None and getattr(args, name) is not False
+        ]
         if given:
             raise TrainingError(f"{' and '.join(given)} belong{'s' * (len(given) == 1)} to --recipe default.")
     given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "learning_rate", "sam_rho")}
@@ -489,11 +528,4 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (
-        DataError, TrainingError, AudioError, CheckpointError, StorageError, HubError, distributed.ProcessError,
-    ) as error:  # fmt: skip
-        sys.exit(f"process {distributed.rank()}: {error}" if distributed.rank() else str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped. Go on with the same command, and with --resume if it had begun to train.")
+    sys.exit(main())

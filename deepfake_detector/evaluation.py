@@ -84,7 +84,7 @@ def calibrate(classifier: SpoofClassifier, scores: Scores, max_wrong_share: floa
 def calibrated(classifier: SpoofClassifier, scores: np.ndarray) -> np.ndarray:
     """Scores (n,) -> probabilities of spoof (n,), as the classifier's own calibration has it."""
     on_device = torch.tensor(scores, dtype=torch.float32, device=classifier.calibration.device)
-    return classifier.calibrate(on_device).double().cpu().numpy()
+    return classifier.calibrate(on_device).cpu().double().numpy()  # in this order: Apple's GPUs have no double
 
 
 def report(model: SpoofClassifier, scores: Scores) -> dict:

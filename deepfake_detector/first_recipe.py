@@ -124,19 +124,20 @@ class PictureRun:
         if self.is_started and not self.log and not self.steps:
             raise TrainingError(f"{self.output} holds a run already; go on with --resume, or choose another folder.")
         with stop_on_signal() as stop:
-            while len(self.log) < self.config.epochs:
-                if not self._train_epoch(n_workers, stop):
-                    self.save_state()
-                    raise TrainingError(f"Stopped and saved. Go on with the same command and --resume ({self.output}).")
-                train, self.steps = Outcome.of(self.steps), []
-                self._finish_epoch(train, self.evaluate("validation", n_workers))
+            while len(self.log) < self.config.epochs and not stop.is_set:
+                if self._train_epoch(n_workers, stop):
+                    train, self.steps = Outcome.of(self.steps), []
+                    self._finish_epoch(train, self.evaluate("validation", n_workers))
+            if stop.is_set:
+                self.save_state()
+                raise TrainingError(f"Stopped and saved. Go on with the same command and --resume ({self.output}).")
         save_checkpoint(self.model, self.output / "best")
 
     def _train_epoch(self, n_workers: int, stop: Stop) -> bool:
         """Train to the end of the epoch; False if it was stopped before."""
         self.model.train()
         # Epoch and step seed their own draws, so that a resumed run repeats exactly what an unbroken one does.
-        seed = self.config.seed * 1_000_003 + len(self.log)
+        seed = (self.config.seed * 1_000_003 + len(self.log)) % 2**48
         batches = self._batches(torch.Generator().manual_seed(seed))
         title, saved_at = f"epoch {len(self.log) + 1}/{self.config.epochs}", time.monotonic()
         left = loader(self.data["train"], batches[len(self.steps) :], n_workers, self.device)

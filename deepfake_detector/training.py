@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import timm
 import torch
@@ -32,9 +32,6 @@ from .interrupt import Stop, ignore_signals, stop_on_signal
 from .metrics import equal_error_rate
 from .model import SpoofClassifier
 from .sharpness import still_statistics, uphill
-
-if TYPE_CHECKING:
-    from .first_recipe import FirstConfig
 
 STATE_FILE = "training_state.pt"
 SAVE_EVERY_SECONDS = 120.0
@@ -66,7 +63,6 @@ class TrainConfig:
     ema_decay: float
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
-    source_weight: float  # of the auxiliary task: which system or corpus is this?
     max_wrong_share: float  # of each of the answers "fake" and "real" on dev; between them is "can't tell"
     mask_mels: int
     mask_frames: int
@@ -81,7 +77,17 @@ def refuse_to_overwrite(output: Path) -> None:
         raise TrainingError(f"{output} holds a run already; go on with --resume, or choose another folder.")
 
 
-def new_classifier(config: "TrainConfig | FirstConfig") -> SpoofClassifier:
+class NetworkConfig(Protocol):
+    """What the settings of either recipe say of the network."""
+
+    features: FeatureConfig
+    network: str
+    backbone: str
+    width: int
+    dropout: float
+
+
+def new_classifier(config: NetworkConfig) -> SpoofClassifier:
     """The network of a recipe with random weights."""
     return SpoofClassifier(
         features=config.features,
@@ -166,16 +172,12 @@ class Run:
         sample_rate = config.features.sample_rate
         crop_samples = round(config.crop_seconds * sample_rate)
         self.dataset = TrainingWindows(self.train_clips, sample_rate, crop_samples, config.augment, noises)
-        # Naming the source gives eight bits an item instead of one, which a network without pretraining needs to get
-        # going; this head is thrown away.
-        self.source_head = nn.Linear(self.model.network.embedding_size, self.dataset.n_sources).to(self.device)
-        trained = nn.ModuleList((self.model, self.source_head))
-        self.parameters = list(trained.parameters())
-        self.optimizer = torch.optim.AdamW(_weight_groups(trained, config.weight_decay), lr=config.learning_rate)
+        self.parameters = list(self.model.parameters())
+        self.optimizer = torch.optim.AdamW(_weight_groups(self.model, config.weight_decay), lr=config.learning_rate)
         self.half_type = _half_type(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half_type is torch.float16)
         # The function is compiled, not the module, so that saved weights keep their names.
-        self.both_logits = torch.compile(self._both_logits) if compiled else self._both_logits
+        self.logits = torch.compile(self.model.network.forward) if compiled else self.model.network
         self.tensorboard, self.board = tensorboard, None
         self.epoch = self.step = 0  # `step` counts the batches done in `epoch`
         self.best_eer = float("inf")
@@ -200,13 +202,15 @@ class Run:
                 if not self._train_epoch(n_workers, stop):
                     distributed.by_first(self._end_early)
                 self._finish_epoch()
+                if distributed.any_process(stop.is_set):  # while dev was measured, perhaps for the last time
+                    distributed.by_first(self._end_early)
 
     def _end_early(self) -> None:
         self.save_state()
         raise TrainingError(f"Stopped and saved. Go on with the same command and --resume ({self.output}).")
 
-    def batches(self, n_workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """This process's share of every batch that is left of the epoch: waveforms, labels and sources."""
+    def batches(self, n_workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's share of every batch that is left of the epoch: waveforms (items, samples) and labels (items,)."""
         self.sampler.epoch, self.sampler.skip = self.epoch, self.step
         shares = map(distributed.share, self.sampler)
         try:
@@ -227,8 +231,8 @@ class Run:
         )
         saved_at = step_began = time.monotonic()
         with bar:
-            for waveform, label, source in self.batches(n_workers):
-                self.loss_sum += self.train_step(waveform, label, source)
+            for waveform, label in self.batches(n_workers):
+                self.loss_sum += self.train_step(waveform, label)
                 self.step += 1
                 now = time.monotonic()
                 self.seconds, step_began = self.seconds + now - step_began, now
@@ -241,29 +245,29 @@ class Run:
                     saved_at = now
         return True
 
-    def train_step(self, waveform: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> float:
-        """One optimiser step on this process's share of a batch; returns the whole batch's loss of the main task."""
+    def train_step(self, waveform: torch.Tensor, label: torch.Tensor) -> float:
+        """One optimiser step on this process's share of a batch; returns the whole batch's loss."""
         # Every step seeds its own draws, so that a resumed run repeats exactly what an unbroken one does.
         n_done = self.epoch * len(self.sampler) + self.step
-        torch.manual_seed((self.config.seed + 9_973 * distributed.rank()) * 1_000_003 + n_done)
+        torch.manual_seed(((self.config.seed + 9_973 * distributed.rank()) * 1_000_003 + n_done) % 2**63)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule(n_done)
-        waveform, label, source = (batch.to(self.device, non_blocking=True) for batch in (waveform, label, source))
+        waveform, label = (batch.to(self.device, non_blocking=True) for batch in (waveform, label))
         with torch.no_grad():
             features = self.model.features
             picture = self.spec_augment(features.normalise(self.random_floor(features.decibels(waveform))))
             picture = picture.contiguous(memory_format=torch.channels_last)
-        return self.learn(picture, label, source)
+        return self.learn(picture, label)
 
-    def learn(self, picture: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> float:
-        """One optimiser step on pictures (items, 1, n_mels, frames); returns the loss of the main task."""
-        loss, total = self.gradients(picture, label, source).tolist()
-        if not math.isfinite(total):
+    def learn(self, picture: torch.Tensor, label: torch.Tensor) -> float:
+        """One optimiser step on pictures (items, 1, n_mels, frames); returns the loss."""
+        loss = self.gradients(picture, label).item()
+        if not math.isfinite(loss):
             n_done = self.epoch * len(self.sampler) + self.step
             raise TrainingError(f"The loss is not a number at step {n_done}; lower the learning rate.")
         if self.config.sam_rho:
             with uphill(self.parameters, self.config.sam_rho), still_statistics(self.model):
-                self.gradients(picture, label, source)
+                self.gradients(picture, label)
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.scaler.step(self.optimizer)
@@ -271,26 +275,18 @@ class Run:
         self.ema.update_parameters(self.model)
         return loss
 
-    def gradients(self, picture: torch.Tensor, label: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        """Set every parameter's gradient, averaged over all processes; returns the main task's loss and the sum, so too."""
+    def gradients(self, picture: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Set every parameter's gradient, averaged over all processes; returns the loss (), averaged too."""
         with torch.autocast(self.device.type, dtype=self.half_type, enabled=self.half_type is not None):
-            logits, source_logits = self.both_logits(picture)
-        smoothing = self.config.label_smoothing
-        loss = nn.functional.cross_entropy(logits.float(), label, label_smoothing=smoothing)
-        source_loss = nn.functional.cross_entropy(source_logits.float(), source, label_smoothing=smoothing)
+            logits = self.logits(picture)
+        loss = nn.functional.cross_entropy(logits.float(), label, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        total = loss + self.config.source_weight * source_loss
-        self.scaler.scale(total).backward()
-        losses = torch.stack((loss, total)).detach()
+        self.scaler.scale(loss).backward()
+        loss = loss.detach()
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         statistics = [buffer for buffer in self.model.network.buffers() if buffer.is_floating_point()]
-        distributed.average([*gradients, *statistics, losses], len(label))
-        return losses
-
-    def _both_logits(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        network = self.model.network
-        embedding = network.embed(network.forward_features(picture))
-        return network.head(network.dropout(embedding)), self.source_head(embedding)
+        distributed.average([*gradients, *statistics, loss], len(label))
+        return loss
 
     def _schedule(self, n_done: int) -> float:
         """Linear warm-up, then half a cosine down to 1 % of the learning rate."""
@@ -340,7 +336,6 @@ class Run:
         """Everything needed to go on; raises StorageError, and then the state saved before is still there."""
         state = {
             "model": self.model.state_dict(),
-            "source_head": self.source_head.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -360,7 +355,6 @@ class Run:
         told = json.dumps(asdict(self.config))
         state = distributed.by_first(read_state, self.output, told, self.data_digest)
         self.model.load_state_dict(state["model"])
-        self.source_head.load_state_dict(state["source_head"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]

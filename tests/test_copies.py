@@ -62,7 +62,9 @@ def test_copies_are_a_data_set_that_names_the_originals(tmp_path: Path, data: Pa
         assert rate == 16_000 and len(made) == 2 * 16_000 - 100 and np.abs(made).max() > 0.01
 
 
-def test_real_clips_need_no_fake_ones_beside_them_but_none_is_an_error(tmp_path: Path, data: Path, program: Path) -> None:
+def test_real_clips_need_no_fake_ones_beside_them_but_none_is_an_error(
+    tmp_path: Path, data: Path, program: Path
+) -> None:
     rows = (data / "manifest.csv").read_text().splitlines()
     for label, status in (("bonafide", 0), ("spoof", 1)):
         (data / "manifest.csv").write_text("\n".join([rows[0], *(row for row in rows if label in row)]) + "\n")
@@ -85,10 +87,15 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, data: Path) -> None
     (tmp_path / "broken").write_text("#!/bin/sh\nexit 3\n")
     (tmp_path / "broken").chmod(0o755)
     fargan = ("--make", "fargan=2", "--fargan-program")
-    wrong = [(*fargan, tmp_path / "missing"), (*fargan, tmp_path / "broken"), fargan[:2], ("--make", "vocos=9"), ()]
-    for options in wrong:
+    wrong = {(*fargan, tmp_path / "missing"): "is no program", (*fargan, tmp_path / "broken"): "The vocoder stopped"}
+    wrong |= {
+        fargan[:2]: "needs --fargan-program",
+        ("--make", "vocos=9"): "is not one of hifigan",
+        (): "required: --make",
+    }
+    for options, sentence in wrong.items():
         done = make(tmp_path / "copies", data, *options)
-        assert done.returncode in (1, 2) and "Traceback" not in done.stderr and done.stderr.strip()
+        assert done.returncode in (1, 2) and "Traceback" not in done.stderr and sentence in done.stderr, options
         assert not (tmp_path / "copies" / "manifest.csv").exists()
 
 

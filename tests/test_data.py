@@ -1,5 +1,6 @@
 """Data sets: what is read, what is refused, how clips are split, drawn and augmented."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
+from deepfake_detector.audio import AudioError
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.asvspoof import PROTOCOL_FOLDER, PROTOCOLS
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
@@ -25,6 +27,7 @@ from deepfake_detector.data.manifest import (
     of_split,
     read_clips,
     read_sound_clips,
+    torn_groups,
 )
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
@@ -124,6 +127,44 @@ def test_copies_of_one_recording_share_a_group(tmp_path: Path) -> None:
     assert groups["real/anna/1.wav"] == groups["fake/anna/1.flac"] == "anna/1" != groups["fake/ben/1.wav"]
 
 
+def test_rows_without_a_split_follow_their_group_and_their_original(tmp_path: Path) -> None:
+    rows = ["path,label,group,split,original", "a.wav,real,anna,dev,", "b.wav,fake,anna,,"]
+    rows += [line for i in range(40) for line in (f"r{i}.wav,real,,,", f"c{i}.wav,fake,,,r{i}.wav")]
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    split_of = {clip.path.name: clip.split for clip in read_clips([tmp_path / "set.csv"])}
+    assert split_of["b.wav"] == "dev"
+    assert all(split_of[f"r{i}.wav"] == split_of[f"c{i}.wav"] for i in range(40))
+    assert len({split_of[f"r{i}.wav"] for i in range(40)}) == 2
+
+
+def test_a_copy_in_another_split_is_a_fault_and_a_torn_speaker_is_named(tmp_path: Path) -> None:
+    rows = ["path,label,speaker,split,original", "a.wav,real,anna,train,", "b.wav,fake,ben,dev,a.wav"]
+    (tmp_path / "torn.csv").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"b\.wav is a copy of a\.wav, which is in another split"):
+        read_clips([tmp_path / "torn.csv"])
+    rows = ["path,label,speaker,split", "a.wav,real,anna,train", "b.wav,fake,anna,dev", "c.wav,fake,ben,dev"]
+    (tmp_path / "speaker.csv").write_text("\n".join(rows))
+    assert torn_groups(read_clips([tmp_path / "speaker.csv"])) == ["anna"]
+
+
+def test_odd_tables_and_names_are_one_sentence(tmp_path: Path) -> None:
+    odd = {"latin.csv": "path,label\nM\xfcller.wav,real\n".encode("latin-1")}
+    odd["quote.csv"] = b'path,label\n"a.wav,real\n' + b"b.wav,fake\n" * 20_000
+    odd["short.csv"] = b"kind,path\nrir\n"
+    for name, content in odd.items():
+        (tmp_path / name).write_bytes(content)
+    for name in odd:
+        with pytest.raises(DataError, match=name):
+            read_clips([tmp_path / name])
+    for name, wrong in (("latin.csv", DataError), ("quote.csv", DataError), ("short.csv", AudioError)):
+        with pytest.raises(wrong):
+            Noises(tmp_path / name, 16_000)
+    write_clips(tmp_path, ["real/a.wav", "fake/b.wav"])
+    (tmp_path / "real" / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"")
+    with pytest.raises(DataError, match="rename it"):
+        read_clips([tmp_path])
+
+
 @pytest.mark.parametrize("names", [("real", "fake"), ("bonafide", "spoof")])
 def test_folders(tmp_path: Path, names: tuple[str, str]) -> None:
     write_clips(tmp_path, [f"{name}/deep/{i}.wav" for name in names for i in range(3)])
@@ -168,6 +209,23 @@ def test_batches_are_balanced_and_paired() -> None:
         assert len(batch) == 16 and len(originals) == 8 and copies == originals[:3]
         counts.update(clips[index].corpus for index in originals)
     assert 0.04 < counts["small"] / counts.total() < 0.2  # a hundredth of the clips, a tenth of the draws
+
+
+def test_copies_are_drawn_with_their_recordings_and_without_them_as_any_spoof() -> None:
+    real = [clip(BONAFIDE, path=f"r{i}.wav") for i in range(32)]
+    copies = [replace(clip(SPOOF, path=f"c{i}.wav", system="v"), original=Path(f"r{i}.wav")) for i in range(32)]
+    with pytest.raises(DataError, match="others are needed"):
+        BalancedBatches(real + copies, batch_size=16, n_copies=3, place_share=0.0, seed=0)
+    orphans = [replace(copy, original=Path(f"elsewhere/{copy.path}")) for copy in copies]
+    lone = BalancedBatches(real + orphans, batch_size=16, n_copies=3, place_share=0.0, seed=0)
+    assert all(index >= 32 for batch in lone for index, _, _ in batch[11:])
+    held = BalancedBatches(
+        real + copies + [clip(SPOOF, path="s.wav")], batch_size=16, n_copies=3, place_share=0.0, seed=0
+    )
+    partners = [(batch[i][0], batch[8 + i]) for batch in held for i in range(3)]
+    assert all(index == original if vocode else index == original + 32 for original, (index, _, vocode) in partners)
+    assert {vocode for _, (_, _, vocode) in partners} == {True, False}
+    assert all(index == 64 for batch in held for index, _, _ in batch[11:])
 
 
 def test_pairs_come_from_one_place() -> None:
@@ -224,8 +282,7 @@ def test_item_follows_its_draw(tmp_path: Path, voice: np.ndarray) -> None:
     dataset = TrainingWindows([clip(BONAFIDE, path=str(tmp_path / "x.wav"))], 16_000, 16_000, ALWAYS, None)
     first, again, other = dataset[0, 7, False], dataset[0, 7, False], dataset[0, 8, False]
     assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
-    assert first[0].shape == (16_000,) and first[1:] == (BONAFIDE, 0)
-    assert dataset[0, 7, True][1:] == (SPOOF, dataset.n_sources - 1)
+    assert first[0].shape == (16_000,) and first[1] == BONAFIDE and dataset[0, 7, True][1] == SPOOF
 
 
 def test_augmentation_keeps_length_and_the_caller_s_array(voice: np.ndarray, tmp_path: Path) -> None:

@@ -89,14 +89,14 @@ def take_one_step(data: Path, folder: Path) -> None:
     # 33 items: the shares are of different sizes.
     run = Run(replace(config, batch_size=33), read_clips([data]), None, folder, "cpu")
     run.model.train()
-    waveform, label, source = next(run.batches(0))
+    waveform, label = next(run.batches(0))
     norms = [module for module in run.model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.eval()
-    loss, _ = run.gradients(run.model.features(waveform), label, source).tolist()
+    loss = run.gradients(run.model.features(waveform), label).item()
     gradients = [parameter.grad.clone() for parameter in run.parameters]
     run.model.train()
-    run.train_step(waveform, label, source)
+    run.train_step(waveform, label)
     averaged = list(run.ema.module.state_dict().values())
     result = {"items": len(label), "loss": loss, "gradients": gradients, "averaged": averaged}
     torch.save(result, folder / f"{distributed.rank()}.pt")

@@ -18,7 +18,7 @@ from deepfake_detector.evaluation import Scores, asvspoof_scores, calibrated, re
 from deepfake_detector.metrics import AsvErrors, equal_error_rate, min_tdcf
 from deepfake_detector.model import BONAFIDE, SPOOF
 
-from .conftest import ROOT, tone
+from .conftest import ROOT, VOICE, tone
 
 ASV_SCORES = "bonafide target 9.5\nbonafide target 2.5\nbonafide nontarget -4.0\nbonafide nontarget -3.0\nA01 spoof 3.5\nA02 spoof 2.0\n"  # fmt: skip
 TRIALS = {"LA_D_1": "-", "LA_D_2": "-", "LA_D_3": "-", "LA_D_4": "A01", "LA_D_5": "A01", "LA_D_6": "A02"}
@@ -108,9 +108,12 @@ def test_asvspoof_archive(checkpoint: Path, archive: Path, detector: Detector, t
 
 
 def test_wrong_calls_are_one_sentence(checkpoint: Path, folder: Path, archive: Path, tmp_path: Path) -> None:
+    lone = tmp_path / "lone.csv"
+    lone.write_text(f"path,label\n{VOICE},fake\n")
     for model, data, more, sentence in (
         (checkpoint, archive, ("--split", "eval"), "eval split has no bona fide clip"),
         (folder, folder, (), "cannot be used"),
+        (checkpoint, lone, (), "All clips have the same label"),
     ):
         done = evaluate(model, data, tmp_path / "none", *more)
         assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr

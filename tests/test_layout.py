@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import yaml
@@ -46,6 +47,24 @@ def test_no_module_imports_one_to_its_right() -> None:
         if own.startswith("__"):
             continue
         assert all(layer_of(other) <= layer_of(own) for other in imports_of(path)), path
+
+
+def test_imports_have_no_cycle() -> None:
+    package = ROOT / "deepfake_detector"
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in package.rglob("*.py")}
+    graph = {}
+    for path, name in names.items():
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                home = name.split(".")[: -node.level] if node.level else []
+                base = ".".join([*home, *([node.module] if node.module else [])])
+                imported |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+        graph[name] = imported & set(names.values())
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert order.index("deepfake_detector.audio") < order.index("deepfake_detector.data.manifest")
 
 
 def test_the_page_loads_nothing_of_training() -> None:

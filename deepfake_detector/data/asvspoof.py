@@ -38,7 +38,8 @@ def read_protocols(archive: Path) -> list[dict]:
 
 def asv_score_file(flac: Path, split: str) -> Path:
     """Where the archive that holds `flac` keeps the organisers' speaker-verification scores of a split."""
-    return flac.parents[2] / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
+    archive = Path(*flac.resolve().parts[:-3])
+    return archive / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
 
 
 def read_asv_scores(path: Path) -> AsvErrors:

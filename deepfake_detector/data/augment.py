@@ -1,6 +1,5 @@
 """Waveform augmentation: what phones, rooms and the internet do to a voice, whoever or whatever spoke."""
 
-import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..audio import MIN_SECONDS, AudioError, load_audio
+from ..audio import MIN_SECONDS, load_audio
+from .manifest import DataError, read_table
 
 CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundfile ("MP3 ...") and FFmpeg ("aac")
     ("MP3 MPEG_LAYER_III", (16000, 22050, 44100), None),
@@ -49,16 +49,12 @@ class Noises:
         self.noises: list[np.ndarray] = []
         self.rooms: list[np.ndarray] = []
         if not listing.is_file():
-            raise AudioError(f"There is no noise listing at {listing}.")
-        with open(listing, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or not {"path", "kind"} <= rows[0].keys():
-            raise AudioError(f"{listing} needs a header with the columns path,kind and at least one row.")
-        for row in rows:
+            raise DataError(f"There is no noise listing at {listing}.")
+        for row in read_table(listing, ("path", "kind")):
             try:
                 is_click = row.get("seconds") and float(row["seconds"]) < MIN_SECONDS
             except ValueError:
-                raise AudioError(f"{listing} has a length that is no number: {row['seconds']}.") from None
+                raise DataError(f"{listing} has a length that is no number: {row['seconds']}.") from None
             if is_click:  # listed lengths keep a damaged file from passing as a short one
                 continue
             samples = load_audio(listing.parent / row["path"], sample_rate)

@@ -233,7 +233,7 @@ def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program
         name = f"{system.replace(' ', '_')}_{numbers[system]:05d}_{clip.path.stem}.wav"
         numbers[system] += 1
         tasks.append((clip, system, folder / name))
-        original = os.path.relpath(clip.path, folder)
+        original = os.path.relpath(clip.path.resolve(), folder.resolve())
         rows.append((name, "spoof", clip.split, system, "vocoder", clip.corpus, clip.group, original))
     with Pool(n_workers) as pool:
         for _ in tqdm(pool.imap_unordered(CopyMaker(program), tasks, chunksize=1), "copying", len(tasks)):

@@ -11,27 +11,21 @@ from ..audio import fill_window, load_audio
 from ..model import BONAFIDE, SPOOF
 from ..resynthesis import griffin_lim_copy
 from .augment import AugmentConfig, Noises, augment
-from .manifest import UNKNOWN, Clip
+from .manifest import UNKNOWN, Clip, DataError
 
 Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a vocoded copy of it)
 
 
 class TrainingWindows(Dataset):
-    """Draws -> (waveform (crop_samples,), label, source). The same draw always gives the same item, in any process.
-
-    `source` numbers what made the clip: its system, for bona fide its corpus; vocoded copies have a number of their own.
-    """
+    """Draws -> (waveform (crop_samples,), label). The same draw always gives the same item, in any process."""
 
     def __init__(
         self, clips: list[Clip], sample_rate: int, crop_samples: int, config: AugmentConfig, noises: Noises | None
     ) -> None:
         self.clips, self.sample_rate, self.crop_samples = clips, sample_rate, crop_samples
         self.config, self.noises = config, noises
-        names = sorted({_source(clip) for clip in clips})
-        self._source_numbers = {name: number for number, name in enumerate(names)}
-        self.n_sources = len(names) + 1
 
-    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int, int]:
+    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int]:
         index, seed, vocode = draw
         clip, rng = self.clips[index], np.random.default_rng(seed)
         samples = random_window(load_audio(clip.path, self.sample_rate), self.crop_samples, rng)
@@ -40,9 +34,7 @@ class TrainingWindows(Dataset):
             samples = griffin_lim_copy(samples, self.sample_rate, n_mels, n_iterations)
         samples = augment(samples, self.sample_rate, self.config, self.noises, rng)
         waveform = torch.from_numpy(fill_window(samples, self.crop_samples).astype(np.float32))
-        if vocode:
-            return waveform, SPOOF, self.n_sources - 1
-        return waveform, clip.label, self._source_numbers[_source(clip)]
+        return waveform, SPOOF if vocode else clip.label
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -61,20 +53,26 @@ class BalancedBatches:
 
     The first `n_copies` partners are vocoded copies of the bona fide clip itself: only the vocoding tells them apart.
     They are Griffin-Lim's, made on the spot, or as often each of those that the data set holds (`Clip.original`), which
-    are drawn for nothing else. Of the rest, `place_share` are pairs from one place (a corpus or a demo page that has both
+    are drawn for nothing else; a copy whose recording is missing is a spoof like any other. Of the rest, `place_share` are pairs from one place (a corpus or a demo page that has both
     kinds), so that neither corpus nor page answers for the label. The others are drawn freely, each label by itself. A free clip's chance falls
     with the square root of its source's size (system for spoofs, corpus for bona fide), a place's chance grows with the
     square root of the number of pairs in it. Epoch e of a seed is always the same list; `skip` batches of it can be
-    left out to resume.
+    left out to resume. Raises DataError if all spoofs are copies of recordings that are there.
     """
 
     def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, place_share: float, seed: int) -> None:
         self.half, self.n_copies, self.seed = batch_size // 2, n_copies, seed
-        self.n_batches = max(1, sum(not clip.original for clip in clips) // batch_size)
         self.epoch = self.skip = 0
         self._copies = _copies(clips)
-        self._pools = {label: _pool(clips, label) for label in (BONAFIDE, SPOOF)}
-        self._places = _places(clips)
+        copies = {index for held in self._copies.values() for index in held}
+        free = [index for index in range(len(clips)) if index not in copies]
+        if all(clips[index].label == BONAFIDE for index in free):
+            raise DataError(
+                "Every spoofed clip to train on is a copy of a real one that is there; others are needed too."
+            )
+        self.n_batches = max(1, len(free) // batch_size)
+        self._pools = {label: _pool(clips, free, label) for label in (BONAFIDE, SPOOF)}
+        self._places = _places(clips, free)
         self._place_chances = _chances([min(len(reals), len(fakes)) ** 0.5 for reals, fakes in self._places])
         self.n_place_pairs = round(place_share * (self.half - n_copies)) if self._places else 0
 
@@ -121,20 +119,19 @@ def _copies(clips: list[Clip]) -> dict[int, list[int]]:
     return copies
 
 
-def _pool(clips: list[Clip], label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clip indices of a label and their chances."""
-    indices = [i for i, clip in enumerate(clips) if clip.label == label and not clip.original]
+def _pool(clips: list[Clip], free: list[int], label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the free clips' indices that have a label, and their chances."""
+    indices = [i for i in free if clips[i].label == label]
     sources = [_source(clips[i]) for i in indices]
     sizes = Counter(sources)
     return np.array(indices), _chances([sizes[source] ** -0.5 for source in sources])
 
 
-def _places(clips: list[Clip]) -> list[tuple[list[int], list[int]]]:
+def _places(clips: list[Clip], free: list[int]) -> list[tuple[list[int], list[int]]]:
     """Indices of the bona fide and of the spoofed clips of each corpus and each page that has both."""
     places: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-    for i, clip in enumerate(clips):
-        if clip.original:
-            continue
+    for i in free:
+        clip = clips[i]
         for place in (("corpus", clip.corpus), ("page", clip.page)):
             if place[1] not in ("", UNKNOWN):
                 places.setdefault(place, ([], []))[clip.label].append(i)

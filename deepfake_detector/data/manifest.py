@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
@@ -17,8 +17,9 @@ LABELS = {"bonafide": BONAFIDE, "bona fide": BONAFIDE, "bona-fide": BONAFIDE, "r
 LABELS |= {"spoof": SPOOF, "spoofed": SPOOF, "fake": SPOOF, "0": BONAFIDE, "1": SPOOF}
 SPLITS = ("train", "dev", "eval")
 AUDIO_SUFFIXES = {
-    *(".wav", ".w64", ".aiff", ".aif", ".au", ".caf", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".amr", ".wma"),
-    *(".m4a", ".m4b", ".aac", ".webm", ".mka", ".mp4", ".mov", ".3gp"),
+    *(".wav", ".w64", ".aiff", ".aif", ".au", ".caf", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".amr", ".wma", ".sph"),
+    *(".m4a", ".m4b", ".aac", ".ac3", ".ape", ".tta", ".wv", ".webm", ".mka", ".mkv", ".mp4", ".mov", ".3gp", ".avi"),
+    *(".flv", ".mpg", ".mpeg", ".ts", ".mts"),
 }
 DEV_SHARE = 0.15
 UNKNOWN = "unknown"
@@ -115,18 +116,40 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
             clips += _read_source(Path(source), faults)
         except DataError as error:
             faults.append(str(error))
+    clips = _with_splits(clips)
     faults += _contradictions(clips)
     if not clips and not faults:
         raise DataError("No labelled clips were found.")
     return clips, faults
 
 
+def _with_splits(clips: list[Clip]) -> list[Clip]:
+    """The clips, those without a split in that of their group: as others of it have it, else by the group's name."""
+    split_of = {clip.group: clip.split for clip in clips if clip.split}
+    return [
+        clip if clip.split else replace(clip, split=split_of.get(clip.group) or _split_of(clip.group)) for clip in clips
+    ]
+
+
 def _contradictions(clips: list[Clip]) -> list[str]:
-    """Files that are listed with two labels, or in two splits."""
+    """Files that are listed with two labels or in two splits, and copies that are not in the split of their recording."""
     told: dict[Path, set[tuple[int, str]]] = {}
     for clip in clips:
         told.setdefault(clip.path.resolve(), set()).add((clip.label, clip.split))
-    return [f"{path} is listed with two labels or in two splits" for path, listed in told.items() if len(listed) > 1]
+    faults = [f"{path} is listed with two labels or in two splits" for path, listed in told.items() if len(listed) > 1]
+    for clip in clips:
+        splits = {split for _, split in told.get(clip.original.resolve(), ())} if clip.original else set()
+        if splits - {clip.split}:
+            faults.append(f"{clip.path} is a copy of {clip.original.name}, which is in another split")
+    return faults
+
+
+def torn_groups(clips: list[Clip]) -> list[str]:
+    """Groups (speakers, recordings) that the data themselves put into more than one split, so that figures flatter."""
+    splits: dict[str, set[str]] = {}
+    for clip in clips:
+        splits.setdefault(clip.group, set()).add(clip.split)
+    return sorted(group for group, found in splits.items() if len(found) > 1)
 
 
 def _read_source(source: Path, faults: list[str]) -> list[Clip]:
@@ -142,25 +165,19 @@ def _read_source(source: Path, faults: list[str]) -> list[Clip]:
     if (source / "manifest.csv").is_file():
         return _read_csv(source / "manifest.csv", faults)
     if source.is_dir():
-        return _read_folders(source)
+        return _read_folders(source, faults)
     raise DataError(f"There is no data set at {source}.")
 
 
 def _read_csv(path: Path, faults: list[str]) -> list[Clip]:
-    """CSV with the columns path,label and optionally group,system,split,family,corpus,speaker,original.
+    """CSV with the columns path,label and optionally group,system,split,family,corpus,speaker,source_repo,original.
 
-    Paths are relative to the file.
+    Paths are relative to the file. `source_repo` is the page where a clip was published, `original` the recording that
+    a vocoded copy copies.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets put a mark at the start
-            rows = list(csv.DictReader(file))
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no text in UTF-8; save it again as CSV UTF-8.") from None
-    if not rows or not {"path", "label"} <= rows[0].keys():
-        raise DataError(f"{path} needs a header with the columns path,label and at least one row.")
     clips = []
-    for line, row in enumerate(rows, start=2):
-        if (row["label"] or "").strip().lower() not in LABELS or (row.get("split") or "train") not in SPLITS:
+    for line, row in enumerate(read_table(path, ("path", "label")), start=2):
+        if row["label"].strip().lower() not in LABELS or (row.get("split") or "train") not in SPLITS:
             faults.append(f"{path}, line {line}: unknown label {row['label']!r} or split {row.get('split')!r}")
         elif not row["path"]:
             faults.append(f"{path}, line {line}: no path")
@@ -169,27 +186,52 @@ def _read_csv(path: Path, faults: list[str]) -> list[Clip]:
     return clips
 
 
-def _read_folders(folder: Path) -> list[Clip]:
+def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV, missing cells empty; raises DataError if it cannot be read, is empty or lacks a column."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets put a mark at the start
+            rows = list(csv.DictReader(file, restval=""))
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text in UTF-8; save it again as CSV UTF-8.") from None
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}.") from None
+    if not rows or not set(columns) <= rows[0].keys():
+        raise DataError(f"{path} needs a header with the columns {','.join(columns)} and at least one row.")
+    return rows
+
+
+def _read_folders(folder: Path, faults: list[str]) -> list[Clip]:
     named = [child for child in folder.iterdir() if child.is_dir() and child.name.lower() in LABELS]
     if not named:
         raise DataError(f"{folder} has neither manifest.csv, nor real/ and fake/, nor the ASVspoof 2019 LA protocols.")
     clips = []
     for child in sorted(named):
         for file in sorted(child.rglob("*")):
-            if file.suffix.lower() in AUDIO_SUFFIXES:
+            if not _is_text(file.name):
+                faults.append(f"{str(file)!r} has a name that is no UTF-8; rename it")
+            elif file.suffix.lower() in AUDIO_SUFFIXES:
                 # real/a.wav and its copy fake/a.mp3 are one group, wherever the folder lies.
                 group = file.relative_to(child).with_suffix("").as_posix()
                 clips.append(_clip({"path": str(file), "label": child.name, "group": group}))
     return clips
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _clip(row: dict, folder: Path = Path()) -> Clip:
+    """A row as a clip; its split stays empty if the row names none."""
     label = LABELS[row["label"].strip().lower()]
-    group = row.get("group") or row.get("speaker") or row["path"]
+    group = row.get("group") or row.get("speaker") or row.get("original") or row["path"]
     return Clip(
         path=folder / row["path"],
         label=label,
-        split=row.get("split") or _split_of(group),
+        split=row.get("split") or "",
         group=group,
         system="human" if label == BONAFIDE else row.get("system") or UNKNOWN,
         family="human" if label == BONAFIDE else row.get("family") or UNKNOWN,
