@@ -37,7 +37,7 @@ def _judge_all(detector: Detector, files: list[str], unreadable: list[str]) -> I
         try:
             verdict = detector.predict(path)
         except AudioError as error:
-            tqdm.write(str(error), file=sys.stderr)
+            tqdm.write(f"{path}: {error}", file=sys.stderr)
             unreadable.append(path)
             continue
         for note in verdict.notes:
@@ -73,8 +73,8 @@ def write_csv(verdicts: Iterable[dict]) -> None:
 def write_table(verdicts: Iterable[dict]) -> None:
     for verdict in verdicts:
         probability = verdict["spoof_probability"]
-        chance = "" if probability is None else f"{100 * probability:.0f} % fake"
-        line = f"{verdict['label']:<11}{chance:>10}{verdict['duration_seconds']:>9.1f} s   {verdict['file']}"
+        chance = "" if probability is None else f"p(fake) {100 * probability:.0f} %"
+        line = f"{verdict['label']:<11}{chance:>14}{verdict['duration_seconds']:>9.1f} s   {verdict['file']}"
         tqdm.write(line, file=sys.stdout)  # keeps clear of the progress bar
         sys.stdout.flush()
 

@@ -148,7 +148,7 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError:
         is_file, n_bytes = False, 0
     except IsADirectoryError:
-        is_file = False
+        raise AudioError(f"{path.name} is a folder; name the recordings in it.") from None
     except OSError:
         raise AudioError(f"{path.name} may not be read; check its name and permissions.") from None
     if not is_file:
@@ -166,6 +166,8 @@ def _promised_seconds(container: av.container.InputContainer, stream: av.AudioSt
     """Length by the header of a format that states it exactly; otherwise 0."""
     if container.format.name not in _EXACT_HEADERS:
         return 0.0
+    if container.format.name == "matroska,webm" and container.streams.video:
+        return 0.0  # it states the length of the film, whose sound may end before
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base

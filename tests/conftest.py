@@ -104,13 +104,13 @@ def encode(path: Path, samples: np.ndarray, sample_rate: int, codec: str, contai
     return path
 
 
-def add_video(path: Path, samples: np.ndarray | None, sample_rate: int = 48_000) -> Path:
-    """A short film: a grey picture, with or without a sound track."""
+def add_video(path: Path, samples: np.ndarray | None, sample_rate: int = 48_000, seconds: int = 1) -> Path:
+    """A film of some seconds: a grey picture, with or without a sound track."""
     with av.open(str(path), "w") as file:
         video = file.add_stream("mpeg4", rate=10)
         video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
         sound = file.add_stream("aac", rate=sample_rate, layout="mono") if samples is not None else None
-        for _ in range(10):
+        for _ in range(10 * seconds):
             frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 128, np.uint8), format="rgb24")
             file.mux(video.encode(frame))
         file.mux(video.encode(None))

@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
 from deepfake_detector import Detector
 
 from .conftest import ROOT, VOICE
@@ -42,7 +45,25 @@ def test_many_files_with_one_bad_among_them(checkpoint: Path, tmp_path: Path) ->
 def test_table_is_for_people(checkpoint: Path) -> None:
     done = run(VOICE, "--model", checkpoint)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
-    assert "% fake" in done.stdout and VOICE.name in done.stdout
+    assert "p(fake)" in done.stdout and "%" in done.stdout and VOICE.name in done.stdout
+
+
+def test_silence_has_no_number_and_notes_are_told(checkpoint: Path, tmp_path: Path, voice: np.ndarray) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "silence.wav", np.zeros(32_000), 16_000)
+    (tmp_path / "two" / "silence.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "cut.wav", voice, 16_000)
+    whole = (tmp_path / "cut.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    files = [tmp_path / "one" / "silence.wav", tmp_path / "two" / "silence.wav", tmp_path / "cut.wav"]
+    done = run(*files, "--csv", "--model", checkpoint)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert done.returncode == 2 and rows[0]["label"] == "no voice"
+    assert rows[0]["spoof_probability"] == "" and rows[1]["spoof_probability"] != ""
+    told = done.stderr
+    assert f"{files[0]}: No voice to judge" in told and f"{files[1]}: silence.wav is empty" in told
+    assert f"{files[2]}: The file is damaged or cut short" in told
 
 
 def test_missing_checkpoint_is_one_sentence(tmp_path: Path) -> None:

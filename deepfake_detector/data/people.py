@@ -3,7 +3,7 @@
     python -m deepfake_detector.data.people FOLDER
 
 writes 16-bit WAV files at 16 kHz and a manifest.csv that `train.py --data` reads: announcements of telephone exchanges,
-acted dialogue of games and words of children's programs, some 40 people at as many microphones in 20 languages. Wants Debian or
+acted dialogue of games and words of children's programs, some 40 people at as many microphones in 25 languages. Wants Debian or
 Ubuntu (`apt-get update` first) and downloads some 500 MB into FOLDER/packages; nothing is installed. Words are shorter than
 a training item, so several of one voice are joined.
 """
@@ -47,7 +47,10 @@ class Voice:
 
 
 VOICES = (
-    *(Voice(f"asterisk-core-sounds-{language}-g722", "**/*.g722", language) for language in ("en", "es", "fr", "it", "ru")),
+    *(
+        Voice(f"asterisk-core-sounds-{language}-g722", "**/*.g722", language)
+        for language in ("en", "es", "fr", "it", "ru")
+    ),
     Voice("asterisk-prompt-it-menardi-wav", "**/*.wav", "it"),
     Voice("asterisk-prompt-es-co", "**/*.gsm", "es"),
     Voice("asterisk-prompt-fr-armelle", "**/*.gsm", "fr"),
