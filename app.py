@@ -30,7 +30,7 @@ import torch
 from gradio.data_classes import FileData
 
 from deepfake_detector import AudioError, CheckpointError, Detector, Verdict
-from deepfake_detector.audio import load_audio
+from deepfake_detector.audio import BLOCK_SECONDS, stream_audio
 from deepfake_detector.detector import BUNDLED, label_of
 from deepfake_detector.plots import COLOURS, clock, draw_inspection, timeline_cells
 from deepfake_detector.resynthesis import griffin_lim_copy
@@ -132,7 +132,8 @@ def build_page(detector: Detector) -> gr.Blocks:
             return None
         rate = detector.model.config.sample_rate
         try:
-            samples = load_audio(path, rate)[: int(COPY_SECONDS * rate)]
+            blocks = itertools.islice(stream_audio(path, rate), int(COPY_SECONDS / BLOCK_SECONDS) + 1)
+            samples = np.concatenate(list(blocks))[: int(COPY_SECONDS * rate)]
         except AudioError as error:
             gr.Warning(str(error))
             return path

@@ -12,6 +12,7 @@ import soxr
 from safetensors.torch import load_file, save_file
 
 from deepfake_detector import AudioError, CheckpointError, Detector
+from deepfake_detector.audio import load_audio
 
 from .conftest import VOICE, add_video, encode, tone
 
@@ -233,3 +234,8 @@ def test_unknown_model_gets_one_sentence(name: str) -> None:
     with pytest.raises(CheckpointError, match="cannot be used") as caught:
         Detector.from_pretrained(name)
     assert "\n" not in str(caught.value)
+
+
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"lost\.wav"):
+        load_audio(tmp_path / "lost.wav", 16_000)

@@ -38,6 +38,12 @@ def test_overlapping_windows_become_cells_side_by_side() -> None:
     assert cells == [(0, 1.5, 0.2), (1.5, 3, 0.5), (3, 4.5, 0.8), (4.5, 6, None)]
 
 
+def test_picture_shows_the_heat_only_when_asked(detector: Detector) -> None:
+    plain, heat = (draw_inspection(detector.inspect(VOICE, asked), TINY_FEATURES) for asked in (False, True))
+    assert plain.size == heat.size == (1024, 768) and plain.mode == "RGB"
+    assert (np.asarray(plain) != np.asarray(heat)).any(axis=2).mean() > 0.1
+
+
 def n_coloured(inspection: Inspection) -> tuple[int, int]:
     """How many pixels of the spectrogram are clearly warm, and how many clearly cool."""
     pixels = np.asarray(draw_inspection(inspection, TINY_FEATURES)).astype(int)[80:390, 150:]

@@ -165,8 +165,9 @@ def test_a_file_that_vanished_is_one_sentence(killed: Path, data: Path, tmp_path
 
 
 def test_the_seed_decides_the_weights(finished: Path, data: Path, tmp_path: Path) -> None:
-    """That the same seed gives the same ones, the resumed runs show."""
-    wait(train(data, tmp_path / "other", "--seed", str(2**40)))
+    for name, seed in (("again", "0"), ("other", str(2**40))):
+        wait(train(data, tmp_path / name, "--seed", seed))
+    assert_same_weights(finished, tmp_path / "again")
     assert not same_weights(finished, tmp_path / "other")
 
 
