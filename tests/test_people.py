@@ -1,5 +1,6 @@
 """Real voices out of unpacked packages: a data set made of files that nobody recorded for it."""
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,13 @@ import soundfile
 
 from deepfake_detector.audio import load_audio
 from deepfake_detector.data.manifest import read_clips
-from deepfake_detector.data.people import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, VOICES, spoken_part
+from deepfake_detector.data.people import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, VOICES, split_speech, spoken_part
 from deepfake_detector.model import BONAFIDE
 from deepfake_detector.speech import SpeechDetector
 
 from .conftest import ROOT, VOICE
 
-WORDS = VOICES[-1]
+WORDS = next(voice for voice in VOICES if voice.package == "klettres-data")
 
 
 @pytest.fixture
@@ -64,3 +65,15 @@ def test_without_debian_one_sentence_says_so(tmp_path: Path) -> None:
     done = make(tmp_path / "new", PATH="/nowhere")
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].endswith("this needs Debian or Ubuntu.")
     assert not (tmp_path / "new" / "manifest.csv").exists()
+
+
+def test_spoken_lines_are_split_out_of_a_games_archive(tmp_path: Path) -> None:
+    files = {"020001P2.SB": b"first line", "TITLE.PCX": b"a picture", "020006J1.SB": b"second"}
+    table, content, start = b"", b"", 15 + 21 * len(files)
+    for name, data in files.items():
+        table += struct.pack(">12sBII", name.encode(), 1, start + len(content), len(data))
+        content += data
+    (tmp_path / "queen.1c").write_bytes(b"QTBLCEM10\0\0\0\1" + struct.pack(">H", len(files)) + table + content)
+    split_speech(tmp_path / "queen.1c")
+    lines = {file.name: file.read_bytes() for file in tmp_path.glob("*.mp3")}
+    assert lines == {"020001P2.SB.mp3": b"first line", "020006J1.SB.mp3": b"second"}

@@ -53,11 +53,12 @@ class BalancedBatches:
 
     The first `n_copies` partners are vocoded copies of the bona fide clip itself: only the vocoding tells them apart.
     They are Griffin-Lim's, made on the spot, or as often each of those that the data set holds (`Clip.original`), which
-    are drawn for nothing else; a copy whose recording is missing is a spoof like any other. Of the rest, `place_share` are pairs from one place (a corpus or a demo page that has both
-    kinds), so that neither corpus nor page answers for the label. The others are drawn freely, each label by itself. A free clip's chance falls
-    with the square root of its source's size (system for spoofs, corpus for bona fide), a place's chance grows with the
-    square root of the number of pairs in it. Epoch e of a seed is always the same list; `skip` batches of it can be
-    left out to resume. Raises DataError if all spoofs are copies of recordings that are there.
+    are drawn for nothing else; a copy whose recording is missing is a spoof like any other. Of the rest, `place_share` are
+    pairs from one place (a corpus or a demo page that has both kinds), so that neither corpus nor page answers for the
+    label. The others are drawn freely, each label by itself. A free clip's chance falls with the square root of its
+    source's size (system for spoofs, corpus for bona fide), a place's chance grows with the square root of the number of
+    pairs in it. Epoch e of a seed is always the same list; `skip` batches of it can be left out to resume. Raises
+    DataError if all spoofs are copies of recordings that are there.
     """
 
     def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, place_share: float, seed: int) -> None:

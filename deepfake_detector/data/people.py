@@ -3,13 +3,14 @@
     python -m deepfake_detector.data.people FOLDER
 
 writes 16-bit WAV files at 16 kHz and a manifest.csv that `train.py --data` reads: announcements of telephone exchanges,
-acted dialogue of games and words of children's programs, some 40 people at as many microphones in 25 languages. Wants Debian or
-Ubuntu (`apt-get update` first) and downloads some 500 MB into FOLDER/packages; nothing is installed. Words are shorter than
+acted dialogue of games and words of children's programs, some 90 people at more than 50 microphones in 26 languages. Wants Debian
+or Ubuntu (`apt-get update` first) and downloads some 700 MB into FOLDER/packages; nothing is installed. Words are shorter than
 a training item, so several of one voice are joined.
 """
 
 import argparse
 import io
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,10 +41,15 @@ class Voice:
     pattern: str
     language: str
     n_clips: int = 60
+    name: str = ""  # where a package has several of one language
 
     @property
     def corpus(self) -> str:
         return f"{self.package} {self.language}"
+
+    @property
+    def speaker(self) -> str:
+        return f"{self.corpus} {self.name}".rstrip()
 
 
 VOICES = (
@@ -63,9 +69,26 @@ VOICES = (
         Voice("ktuberling-data", f"**/sounds/{language}/*.ogg", language, 40)
         for language in ("ca", "da", "de", "el", "en", "gl", "lt", "ru", "sl", "uk", "wa")
     ),
+    Voice("ktuberling-data", "**/sounds/fr/*.wav", "fr", 40),
     *(
         Voice("klettres-data", f"**/klettres/{language}/**/*.ogg", language, 40)
         for language in ("ar", "da", "de", "en", "en_GB", "he", "hu", "it", "lt", "ml", "nds", "nl", "pt_BR", "uk")
+    ),
+    Voice("flight-of-the-amazon-queen", "**/*.mp3", "en", 240),
+    *(
+        Voice("hedgewars-data", f"**/voices/{name}/*.ogg", language, name=name)
+        for name, language in (
+            ("British", "en"),
+            ("HillBilly", "en"),
+            ("Mobster", "en"),
+            ("Pirate", "en"),
+            ("Surfer", "en"),
+            ("Default_pl", "pl"),
+            ("Russian_pl", "pl"),
+            ("Default_ru", "ru"),
+            ("Russian", "ru"),
+            ("Default_uk", "uk"),
+        )
     ),
 )
 
@@ -79,9 +102,24 @@ def unpack(package: str, folder: Path) -> Path:
         (archive,) = folder.glob(f"{package}_*.deb")
         aside = folder / f"{package}.partial"
         subprocess.run(["dpkg-deb", "-x", archive, aside], check=True, capture_output=True, text=True)
+        for archive_of_game in aside.rglob("queen.1c"):
+            split_speech(archive_of_game)
         aside.rename(target)
         archive.unlink()
     return target
+
+
+def split_speech(archive: Path) -> None:
+    """Write the spoken lines of "Flight of the Amazon Queen", as ScummVM packs them, beside their archive as MP3 files.
+
+    A table of name, bundle, offset and size follows 15 bytes, of which the last two count its rows.
+    """
+    content = archive.read_bytes()
+    (n_entries,) = struct.unpack_from(">H", content, 13)
+    for name, _, offset, size in struct.iter_unpack(">12sBII", content[15 : 15 + 21 * n_entries]):
+        name = name.rstrip(b"\0").decode("ascii")
+        if name.endswith(".SB"):
+            (archive.parent / f"{name}.mp3").write_bytes(content[offset : offset + size])
 
 
 def clips_of(files: list[Path], detector: SpeechDetector) -> Iterator[np.ndarray]:
@@ -127,11 +165,11 @@ def make_clips(folder: Path) -> None:
         step = max(1, len(files) // (FILES_PER_CLIP * voice.n_clips))
         clips = list(clips_of(files[::step], detector))
         for number in np.unique(np.linspace(0, len(clips) - 1, min(voice.n_clips, len(clips))).round().astype(int)):
-            name = f"{voice.corpus.replace(' ', '_')}_{number:04d}.wav"
+            name = f"{voice.speaker.replace(' ', '_')}_{number:04d}.wav"
             wav = io.BytesIO()
             soundfile.write(wav, clips[number].clip(-1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
             write_whole(folder / name, wav.getvalue())
-            rows.append((name, "bonafide", "train", voice.corpus, voice.corpus, voice.corpus, voice.language))
+            rows.append((name, "bonafide", "train", voice.corpus, voice.speaker, voice.speaker, voice.language))
     write_whole(folder / "manifest.csv", csv_text(COLUMNS, rows))
 
 
