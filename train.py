@@ -85,7 +85,7 @@ FEATURES = FeatureConfig(
 
 AUGMENT = AugmentConfig(
     equaliser=0.4,
-    room=0.25,
+    room=0.4,
     noise=0.35,
     noise_snr_db=(8.0, 40.0),
     clip=0.05,
@@ -94,7 +94,7 @@ AUGMENT = AugmentConfig(
     microphone=0.2,
     silence=0.3,
     time_cut=0.1,
-    codec=0.4,
+    codec=0.5,
     gain_db=(-26.0, -1.0),
 )
 
