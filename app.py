@@ -31,7 +31,7 @@ from gradio.data_classes import FileData
 
 from deepfake_detector import AudioError, CheckpointError, Detector, Verdict
 from deepfake_detector.audio import BLOCK_SECONDS, stream_audio
-from deepfake_detector.detector import BUNDLED, label_of
+from deepfake_detector.detector import BUNDLED
 from deepfake_detector.plots import COLOURS, clock, draw_inspection, timeline_cells
 from deepfake_detector.resynthesis import griffin_lim_copy
 
@@ -219,7 +219,7 @@ def explanation(verdict: Verdict) -> str:
     judged = [window for window in verdict.windows if window.spoof_probability is not None]
     if verdict.label == "real" or verdict.duration_seconds < MIN_PARTS * verdict.windows[0].end_seconds:
         return sure
-    if len({label_of(window.spoof_probability, verdict.real_below, verdict.fake_above) for window in judged}) == 1:
+    if len({verdict.label_at(window.spoof_probability) for window in judged}) == 1:
         return f"{sure} No part stands out."
     worst = max(judged, key=lambda window: window.spoof_probability)
     return f"{sure} The most machine-like part is from {span(worst.start_seconds, worst.end_seconds, verdict)}."
@@ -233,9 +233,7 @@ def span(start_seconds: float, end_seconds: float, verdict: Verdict) -> str:
 
 def description(verdict: Verdict) -> str:
     """What the picture shows, for those who cannot see it; neighbouring parts that are judged alike are one."""
-    cells = [
-        (start, end, label_of(p, verdict.real_below, verdict.fake_above)) for start, end, p in timeline_cells(verdict)
-    ]
+    cells = [(start, end, verdict.label_at(probability)) for start, end, probability in timeline_cells(verdict)]
     parts = []
     for label, alike in itertools.groupby(cells, key=lambda cell: cell[2]):
         alike = list(alike)

@@ -23,7 +23,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from deepfake_detector import distributed
@@ -239,7 +238,9 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     write_json(best / "metrics.json", figures)
     probabilities = calibrated(detector.model, scores.values)
     title = f"{config.network} on dev: {len(scores.clips)} clips"
-    write_figure(best / "figure.png", scores.labels, scores.values, probabilities, figures, title, args.output)
+    log = read_log(args.output / "metrics.csv")
+    figure = draw_curves(scores.labels, scores.values, probabilities, figures, title, log)
+    write_whole(best / "figure.png", png(figure))
     write_whole(best / "README.md", model_card(figures, own_command()))
     print(f"dev EER {100 * figures['eer']:.2f} %; the checkpoint is in {best}")
     if args.push_to_hub:
@@ -249,11 +250,7 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Score a labelled set with a checkpoint and write scores.csv, metrics.json and figure.png into --output."""
     detector = Detector.from_pretrained(args.evaluate, chosen_device(args.device))
-    clips = read_clips(args.data)
-    if args.split != "all":
-        clips = of_split(clips, args.split)
-    elif len({clip.label for clip in clips}) < 2:
-        raise DataError("All clips have the same label, so that nothing can be measured.")
+    clips = of_split(read_clips(args.data), args.split)
     check_clips(clips, detector.model.config.sample_rate, args.workers)
     scores = score_clips(detector, clips)
     figures = {"checkpoint": args.evaluate, "split": args.split, **report(detector.model, scores)}
@@ -266,7 +263,8 @@ def evaluate(args: argparse.Namespace) -> None:
         write_whole(args.output / "scores.txt", asvspoof_scores(scores))
     probabilities = calibrated(detector.model, scores.values)
     title = f"{args.evaluate} on {args.split}: {len(scores.clips)} clips"
-    write_figure(args.output / "figure.png", scores.labels, scores.values, probabilities, figures, title)
+    figure = draw_curves(scores.labels, scores.values, probabilities, figures, title)
+    write_whole(args.output / "figure.png", png(figure))
     write_json(args.output / "metrics.json", figures)
     if scores.unjudged:
         print(f"{len(scores.unjudged)} of {len(clips)} clips have no voice: they are listed, and in no figure")
@@ -276,20 +274,6 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def write_json(path: Path, figures: dict) -> None:
     write_whole(path, json.dumps(figures, indent=2) + "\n")
-
-
-def write_figure(
-    path: Path,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    probabilities: np.ndarray,
-    figures: dict,
-    title: str,
-    run: Path | None = None,
-) -> None:
-    """The closing figure, see `draw_curves`; with a run's folder also its training curves."""
-    log = read_log(run / "metrics.csv") if run else None
-    write_whole(path, png(draw_curves(labels, scores, probabilities, figures, title, log)))
 
 
 def publish(folder: Path, repo_id: str, private: bool) -> None:
@@ -335,8 +319,9 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
         figures[name] = run.figures(outcome)
         if figures[name]["eer"] is not None:  # the picture needs both classes
             title = f"{config.network}, {name} split: {len(outcome.labels)} test pictures"
-            path, drawn = folder / "best" / "figure.png", figures[name] | NO_DOUBT
-            write_figure(path, outcome.labels, outcome.scores, outcome.probabilities, drawn, title, folder)
+            drawn, log = figures[name] | NO_DOUBT, read_log(folder / "metrics.csv")
+            figure = draw_curves(outcome.labels, outcome.scores, outcome.probabilities, drawn, title, log)
+            write_whole(folder / "best" / "figure.png", png(figure))
         print(f"{name} split: test accuracy {100 * figures[name]['accuracy']:.2f} %, confusion matrix", end=" ")
         print(f"{figures[name]['confusion']} (rows: real, fake; columns: called real, called fake)", flush=True)
 
@@ -516,11 +501,7 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
     if isinstance(config, FirstConfig):
         of_default = ("noise", "init", "sam_rho", "skip_bad_files", "compile", "tensorboard")
-        given = [
-            f"--{name.replace('_', '-')}"
-            for name in of_default
-            if getattr(args, name) is not None and getattr(args, name) is not False
-        ]
+        given = [f"--{name.replace('_', '-')}" for name in of_default if getattr(args, name) not in (None, False)]
         if given:
             raise TrainingError(f"{' and '.join(given)} belong{'s' * (len(given) == 1)} to --recipe default.")
     given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "learning_rate", "sam_rho")}

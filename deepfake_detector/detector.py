@@ -53,6 +53,10 @@ class Verdict:
     notes: tuple[str, ...]
     model: str
 
+    def label_at(self, probability: float | None) -> str:
+        """What a part of the recording is called, by the same bounds."""
+        return label_of(probability, self.real_below, self.fake_above)
+
     def to_dict(self) -> dict:
         """Plain dict, ready for JSON."""
         return asdict(self)

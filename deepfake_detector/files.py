@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no space, no quota, over the size limit of a file
 
 
@@ -22,6 +25,13 @@ def write_whole(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())  # some file systems report a full disk only now
+
+
+def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write a waveform (n,) as 16-bit WAV, whole or not at all; raises StorageError."""
+    wav = io.BytesIO()
+    soundfile.write(wav, samples.clip(-1, 1), sample_rate, format="WAV", subtype="PCM_16")
+    write_whole(path, wav.getvalue())
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Iterable]) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
-from .detector import MAX_HEAT_WINDOWS, Inspection, Verdict, label_of
+from .detector import MAX_HEAT_WINDOWS, Inspection, Verdict
 from .features import FeatureConfig, hz_to_mel
 
 # Blue and orange keep apart for every kind of colour vision (Okabe & Ito); grey is "can't tell".
@@ -84,7 +84,7 @@ def _draw_timeline(axes: Axes, verdict: Verdict) -> None:
                 start, end, facecolor="white", edgecolor=COLOURS["no voice"], hatch="//", linewidth=0, zorder=2
             )
         else:
-            colour = COLOURS[label_of(probability, verdict.real_below, verdict.fake_above)]
+            colour = COLOURS[verdict.label_at(probability)]
             axes.bar(start, probability, end - start, align="edge", color=colour, linewidth=0, zorder=2)
     axes.set_xlim(0.0, verdict.duration_seconds)
     axes.set_ylim(0.0, 1.0)

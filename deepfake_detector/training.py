@@ -199,10 +199,9 @@ class Run:
             self.board = _board(self.output)
         with stop_on_signal() as stop:
             while self.epoch < self.config.epochs:
-                if not self._train_epoch(n_workers, stop):
-                    distributed.by_first(self._end_early)
-                self._finish_epoch()
-                if distributed.any_process(stop.is_set):  # while dev was measured, perhaps for the last time
+                if self._train_epoch(n_workers, stop):
+                    self._finish_epoch()
+                if distributed.any_process(stop.is_set):  # in the epoch, or while dev was measured
                     distributed.by_first(self._end_early)
 
     def _end_early(self) -> None:

@@ -17,7 +17,6 @@ from anywhere but a package registry; each is made only if it was asked for, of 
 
 import argparse
 import importlib.util
-import io
 import os
 import sys
 import tempfile
@@ -31,13 +30,12 @@ from subprocess import CalledProcessError, run
 
 import librosa
 import numpy as np
-import soundfile
 import soxr
 import torch
 from tqdm import tqdm
 
 from ..audio import AudioError, load_audio
-from ..files import StorageError, csv_text, write_whole
+from ..files import StorageError, csv_text, write_wav, write_whole
 from ..model import BONAFIDE
 from .manifest import Clip, DataError, read_clips
 
@@ -218,9 +216,7 @@ class CopyMaker:
             torch.set_num_threads(1)
             self.vocoders[system] = vocoder(system, self.program)
         samples = self.vocoders[system](load_audio(clip.path, SAMPLE_RATE))
-        wav = io.BytesIO()
-        soundfile.write(wav, samples.clip(-1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        write_whole(file, wav.getvalue())
+        write_wav(file, samples, SAMPLE_RATE)
 
 
 def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program: Path | None, n_workers: int) -> None:
@@ -241,7 +237,17 @@ def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program
     write_whole(folder / "manifest.csv", csv_text(COLUMNS, rows))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> str | None:
+    """Run the command; returns the sentence for the user if it failed."""
+    try:
+        run_command(arguments)
+    except (AudioError, DataError, StorageError) as error:
+        return str(error)
+    except CalledProcessError as error:
+        return f"The vocoder stopped: {error}."
+
+
+def run_command(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(description="Copies of the real recordings of a train split by vocoders.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
@@ -249,7 +255,7 @@ def main() -> None:
     parser.add_argument("--make", type=count_of, nargs="+", required=True, metavar="VOCODER=CLIPS", help=make_help)
     parser.add_argument("--fargan-program", type=Path, metavar="PROGRAM", help="fargan_demo of Opus")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if "fargan" in dict(args.make) and not args.fargan_program:
         parser.error("fargan needs --fargan-program")
     clips = [clip for clip in read_clips(args.data) if (clip.label, clip.split) == (BONAFIDE, "train")]
@@ -267,9 +273,4 @@ def count_of(text: str) -> tuple[str, int]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (AudioError, DataError, StorageError) as error:
-        sys.exit(f"{error}")
-    except CalledProcessError as error:
-        sys.exit(f"The vocoder stopped: {error}.")
+    sys.exit(main())

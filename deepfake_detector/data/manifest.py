@@ -100,11 +100,11 @@ class _Checks(Dataset):
 
 
 def of_split(clips: list[Clip], split: str) -> list[Clip]:
-    """The clips of one split; raises DataError unless both classes are there."""
-    chosen = [clip for clip in clips if clip.split == split]
+    """The clips of one split or of "all"; raises DataError unless both classes are there."""
+    chosen = [clip for clip in clips if split in (clip.split, "all")]
     for label, name in ((BONAFIDE, "bona fide"), (SPOOF, "spoofed")):
         if not any(clip.label == label for clip in chosen):
-            raise DataError(f"The {split} split has no {name} clip.")
+            raise DataError(f"{'The data have' if split == 'all' else f'The {split} split has'} no {name} clip.")
     return chosen
 
 

@@ -9,7 +9,6 @@ a training item, so several of one voice are joined.
 """
 
 import argparse
-import io
 import struct
 import subprocess
 import sys
@@ -19,11 +18,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-import soundfile
 import soxr
 from tqdm import tqdm
 
-from ..files import StorageError, csv_text, write_whole
+from ..files import StorageError, csv_text, write_wav, write_whole
 from ..speech import FRAME_SECONDS, SpeechDetector
 
 SAMPLE_RATE = 16_000
@@ -166,9 +164,7 @@ def make_clips(folder: Path) -> None:
         clips = list(clips_of(files[::step], detector))
         for number in np.unique(np.linspace(0, len(clips) - 1, min(voice.n_clips, len(clips))).round().astype(int)):
             name = f"{voice.speaker.replace(' ', '_')}_{number:04d}.wav"
-            wav = io.BytesIO()
-            soundfile.write(wav, clips[number].clip(-1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-            write_whole(folder / name, wav.getvalue())
+            write_wav(folder / name, clips[number], SAMPLE_RATE)
             rows.append((name, "bonafide", "train", voice.corpus, voice.speaker, voice.speaker, voice.language))
     write_whole(folder / "manifest.csv", csv_text(COLUMNS, rows))
 
