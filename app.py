@@ -31,7 +31,7 @@ from gradio.data_classes import FileData
 
 from deepfake_detector import AudioError, CheckpointError, Detector, Verdict
 from deepfake_detector.audio import BLOCK_SECONDS, stream_audio
-from deepfake_detector.detector import BUNDLED
+from deepfake_detector.detector import BUNDLED, Reason
 from deepfake_detector.plots import COLOURS, clock, draw_inspection, timeline_cells
 from deepfake_detector.resynthesis import griffin_lim_copy
 
@@ -123,7 +123,7 @@ def build_page(detector: Detector) -> gr.Blocks:
             return message_card(str(error)), gr.update(visible=False, value=None), None
         verdict, picture = inspection.verdict, draw_inspection(inspection, detector.model.config)
         shown = gr.update(visible=True, value=picture, alt_text=description(verdict))
-        return verdict_card(verdict), shown, verdict.to_dict()
+        return verdict_card(verdict, inspection.reason), shown, verdict.to_dict()
 
     def fake(path: str | None) -> tuple[int, np.ndarray] | str | None:
         """The clip's first seconds made anew by a machine, as (Hz, 16-bit samples); the clip itself if that cannot be."""
@@ -133,7 +133,10 @@ def build_page(detector: Detector) -> gr.Blocks:
         rate = detector.model.config.sample_rate
         try:
             blocks = itertools.islice(stream_audio(path, rate), int(COPY_SECONDS / BLOCK_SECONDS) + 1)
-            samples = np.concatenate(list(blocks))[: int(COPY_SECONDS * rate)]
+            samples = np.concatenate(list(blocks))
+            if len(samples) > COPY_SECONDS * rate:
+                gr.Info(f"Of a long clip only the first {COPY_SECONDS:.0f} seconds are copied.")
+            samples = samples[: int(COPY_SECONDS * rate)]
         except AudioError as error:
             gr.Warning(str(error))
             return path
@@ -180,13 +183,14 @@ def build_page(detector: Detector) -> gr.Blocks:
     return page.queue(default_concurrency_limit=1, max_size=32)
 
 
-def verdict_card(verdict: Verdict) -> str:
-    """The verdict in words, with its probability on a scale."""
+def verdict_card(verdict: Verdict, reason: Reason | None = None) -> str:
+    """The verdict in words, with its probability on a scale and, if it was asked for, which tones decided."""
     body = f"<h2>{HEADLINES[verdict.label]}</h2>"
     if verdict.spoof_probability is not None:
         likely = f"{percent(verdict.spoof_probability)} likely to be a machine"
         middle = "<span>can't tell</span>" if verdict.real_below < verdict.fake_above else ""
         body += f"<p>{explanation(verdict)}</p>"
+        body += f"<p>{grounds(verdict, reason)}</p>" if reason else ""
         body += f"<div class='gauge' role='img' aria-label='{likely}' style='background:{zones(verdict)}'>"
         body += f"<i style='left:{100 * verdict.spoof_probability:.0f}%'></i></div>"
         body += f"<div class='ends'><span>person</span>{middle}<span>machine</span></div>"
@@ -223,6 +227,16 @@ def explanation(verdict: Verdict) -> str:
         return f"{sure} No part stands out."
     worst = max(judged, key=lambda window: window.spoof_probability)
     return f"{sure} The most machine-like part is from {span(worst.start_seconds, worst.end_seconds, verdict)}."
+
+
+def grounds(verdict: Verdict, reason: Reason) -> str:
+    """Which tones decided, or that none did alone."""
+    tones = f"{reason.low_hz / 1000:.1f} to {reason.high_hz / 1000:.1f} kHz"
+    without = f"it would be {percent(reason.spoof_probability)} likely to be a machine."
+    changes_side = (reason.spoof_probability < 0.5) != (verdict.spoof_probability < 0.5)
+    if changes_side or verdict.label_at(reason.spoof_probability) != verdict.label:
+        return f"The tones from {tones} tip the scales: without them {without}"
+    return f"No tones decide alone: even without those that count most, {tones}, {without}"
 
 
 def span(start_seconds: float, end_seconds: float, verdict: Verdict) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from .audio import SourceInfo, iter_windows, stream_audio
-from .explain import grad_cam
-from .features import MelOverview
+from .explain import grad_cam, without_bands
+from .features import FeatureConfig, MelOverview, hz_to_mel, mel_to_hz
 from .model import SpoofClassifier
 from .speech import FRAME_SECONDS, SpeechDetector, SpeechTrack
 
@@ -21,6 +21,7 @@ STRETCH_WINDOWS = 4
 SEARCH_PENALTY = 0.25
 BATCH_WINDOWS = 8
 MAX_HEAT_WINDOWS = 40
+N_BANDS = 8  # of tones, each as wide as the widest that training blanks
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,26 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """The band of tones that speaks loudest for the verdict's side, and the probability of spoof without it.
+
+    Of a longer recording it is that of the `STRETCH_WINDOWS` most telling windows.
+    """
+
+    low_hz: float
+    high_hz: float
+    spoof_probability: float
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A verdict with the pictures behind it: mel power in dB (n_mels, columns) over the whole recording and, if asked
-    for, where the network looked (same shape, 0..1, evidence for the verdict's side)."""
+    for, where the network looked (same shape, 0..1, evidence for the verdict's side) and which tones decided."""
 
     verdict: Verdict
     mel_db: np.ndarray
-    heat: np.ndarray | None
+    heat: np.ndarray | None = None
+    reason: Reason | None = None
 
 
 class Detector:
@@ -110,10 +124,10 @@ class Detector:
         spans, scores = self._score_windows(iter_windows(listen(), config.window_samples, config.window_hop_samples))
         voiced = _speech_seconds(speech.finish(), spans)
         verdict = self._verdict(Path(path).name, info, spans, scores, voiced)
-        heat = None
+        mel_db = overview.decibels() if overview else np.zeros((0, 0), np.float32)
         if heat_map and verdict.spoof_probability is not None:
-            heat = self._heat_map(path, verdict, overview.columns)
-        return Inspection(verdict, overview.decibels() if overview else np.zeros((0, 0), np.float32), heat)
+            return Inspection(verdict, mel_db, *self._explain(path, verdict, mel_db.shape[1]))
+        return Inspection(verdict, mel_db)
 
     def _score_windows(self, windows: Iterator[tuple[int, int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """Windows -> their spans in seconds (n, 2) and uncalibrated log-odds (n,)."""
@@ -173,12 +187,12 @@ class Detector:
     def _probability(self, score: float) -> float:
         return float(self.model.calibrate(torch.tensor(float(score), device=self.device)))
 
-    def _heat_map(self, path: str | Path, verdict: Verdict, n_columns: int) -> np.ndarray:
-        """Grad-CAM of the windows that speak loudest for the verdict, laid over the whole recording."""
+    def _explain(self, path: str | Path, verdict: Verdict, n_columns: int) -> tuple[np.ndarray, Reason]:
+        """Grad-CAM of the windows that speak loudest for the verdict, laid over the whole recording; and the reason."""
         config, towards_spoof = self.model.config, verdict.spoof_probability >= 0.5
         judged = [i for i, window in enumerate(verdict.windows) if window.spoof_probability is not None]
         judged.sort(key=lambda i: verdict.windows[i].spoof_probability, reverse=towards_spoof)
-        chosen = set(judged[:MAX_HEAT_WINDOWS])
+        chosen, loudest, pictures = set(judged[:MAX_HEAT_WINDOWS]), set(judged[:STRETCH_WINDOWS]), []
         heat = np.zeros((config.n_mels, n_columns), np.float32)
         blocks = stream_audio(path, config.sample_rate)
         for i, (start, end, window) in enumerate(
@@ -190,7 +204,18 @@ class Detector:
             seen = grad_cam(self.model.network, picture, towards_spoof)
             cam = self.model.features.on_mels(seen)[0].cpu().numpy()
             lay_over(heat, cam, start, end, config.window_samples, verdict.duration_seconds * config.sample_rate)
-        return heat / max(float(heat.max()), 1e-8)
+            if i in loudest:
+                pictures.append(picture)
+        return heat / max(float(heat.max()), 1e-8), self._reason(torch.cat(pictures), towards_spoof)
+
+    def _reason(self, pictures: torch.Tensor, towards_spoof: bool) -> Reason:
+        """What the network makes of pictures (batch, in_chans, rows, columns) without the band that counts most."""
+        config = self.model.config
+        scores = without_bands(self.model.network, pictures, N_BANDS).mean(1)
+        row_band = int(scores.argmin() if towards_spoof else scores.argmax())
+        band = N_BANDS - 1 - row_band if config.normalise == "colour" else row_band  # there high tones come first
+        low_hz, high_hz = band_hz(config, band)
+        return Reason(low_hz, high_hz, self._probability(float(scores[row_band])))
 
 
 def pool_windows(scores: np.ndarray) -> float:
@@ -219,6 +244,12 @@ def label_of(probability: float | None, real_below: float, fake_above: float) ->
     if probability >= fake_above:
         return "fake"
     return "real" if probability < real_below else "can't tell"
+
+
+def band_hz(config: FeatureConfig, band: int) -> tuple[float, float]:
+    """Lowest and highest frequency of one of the `N_BANDS` bands, equally wide in mel, that counts from the deep tones."""
+    low, high = hz_to_mel(config.f_min_hz), hz_to_mel(config.f_max_hz)
+    return tuple(float(mel_to_hz(low + (high - low) * edge / N_BANDS)) for edge in (band, band + 1))
 
 
 def lay_over(canvas: np.ndarray, cam: np.ndarray, start: int, end: int, window_samples: int, n_samples: float) -> None:

@@ -1,20 +1,26 @@
 """From a file to a verdict: the rule for windows, the heat map, and what a caller can rely on."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 from deepfake_detector import Detector
-from deepfake_detector.detector import LABELS, MAX_HEAT_WINDOWS, label_of, pool_windows
-from deepfake_detector.explain import grad_cam
+from deepfake_detector.detector import LABELS, MAX_HEAT_WINDOWS, N_BANDS, Reason, band_hz, label_of, pool_windows
+from deepfake_detector.explain import grad_cam, without_bands
+from deepfake_detector.features import FeatureConfig
+from deepfake_detector.model import log_odds
 from deepfake_detector.plots import draw_inspection
 
 from .conftest import TINY_FEATURES, VOICE, tiny_classifier
+
+COLOUR = replace(TINY_FEATURES, normalise="colour", picture_width=113, picture_height=46)
 
 
 def test_verdict_of_a_voice(detector: Detector) -> None:
@@ -63,12 +69,61 @@ def test_heat_map_shows_what_the_network_uses() -> None:
     assert grad_cam(Treble(), picture, towards_spoof=False).max() == 0
 
 
+def test_a_band_is_worth_what_is_missing_without_it() -> None:
+    class Treble(torch.nn.Module):
+        def forward(self, picture: torch.Tensor) -> torch.Tensor:
+            treble = picture[:, 0, 24:].amax((1, 2))
+            return torch.stack([torch.zeros_like(treble), treble], dim=1)
+
+    picture = torch.zeros(2, 1, 32, 40)
+    picture[0, 0, 28], picture[1, 0, 30] = 8.0, 16.0
+    scores = without_bands(Treble(), picture, 8)
+    assert scores.shape == (8, 2)
+    means = picture.mean((1, 2, 3))  # what a blanked band holds
+    whole = torch.tensor([8.0, 16.0])
+    assert torch.equal(scores[:7], whole.expand(7, 2)) and torch.allclose(scores[7], means)
+
+
+def test_bands_cover_all_tones_and_are_equally_wide_in_mel() -> None:
+    bands = [band_hz(TINY_FEATURES, band) for band in range(N_BANDS)]
+    assert bands[0][0] == pytest.approx(TINY_FEATURES.f_min_hz) and bands[-1][1] == pytest.approx(
+        TINY_FEATURES.f_max_hz
+    )
+    assert all(low[1] == high[0] for low, high in itertools.pairwise(bands))
+    widths = [librosa.hz_to_mel(high) - librosa.hz_to_mel(low) for low, high in bands]
+    assert max(widths) == pytest.approx(min(widths))
+
+
+@pytest.mark.parametrize("features", [TINY_FEATURES, COLOUR], ids=["mels", "colours"])
+def test_the_reason_is_the_band_without_which_the_verdict_is_weakest(
+    features: FeatureConfig, voice: np.ndarray, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "second.wav", voice[8_000:24_000], 16_000, subtype="FLOAT")
+    model = tiny_classifier("basic-cnn", features)
+    inspection = Detector(model, "tiny").inspect(tmp_path / "second.wav", heat_map=True)
+    probabilities = []
+    with torch.inference_mode():
+        whole = model.features(torch.from_numpy(voice[8_000:24_000])[None])
+        mels = torch.arange(N_BANDS + 1) * whole.shape[2] / N_BANDS
+        for first, last in itertools.pairwise(mels.round().int().tolist()):
+            picture = whole.clone()
+            picture[:, :, first:last] = whole.mean((2, 3), keepdim=True)
+            probabilities.append(model.calibrate(log_odds(model.network(picture))).item())
+    if features is COLOUR:
+        probabilities.reverse()  # high tones are at the top
+    weakest = min if inspection.verdict.spoof_probability >= 0.5 else max
+    band = probabilities.index(weakest(probabilities))
+    low_hz, high_hz = band_hz(features, band)
+    expected = Reason(low_hz, high_hz, pytest.approx(probabilities[band], abs=1e-5))
+    assert inspection.reason == expected and len(set(probabilities)) > 1
+    assert Detector(model, "tiny").inspect(tmp_path / "second.wav").reason is None
+
+
 @pytest.mark.parametrize("network", ["basic-cnn", "res-efficientcnn"])
 def test_heat_map_of_a_network_that_sees_colours(network: str) -> None:
-    colour = replace(TINY_FEATURES, normalise="colour", picture_width=113, picture_height=46)
-    inspection = Detector(tiny_classifier(network, colour), "colour").inspect(VOICE, heat_map=True)
+    inspection = Detector(tiny_classifier(network, COLOUR), "colour").inspect(VOICE, heat_map=True)
     assert inspection.mel_db.shape == inspection.heat.shape and inspection.heat.max() == pytest.approx(1.0)
-    assert draw_inspection(inspection, colour).size == (1024, 768)
+    assert draw_inspection(inspection, COLOUR).size == (1024, 768)
 
 
 def test_grad_cam_works_on_inference_tensors() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import app
 from deepfake_detector import Detector, Verdict
-from deepfake_detector.detector import BUNDLED, MAX_HEAT_WINDOWS, Inspection, Window
+from deepfake_detector.detector import BUNDLED, MAX_HEAT_WINDOWS, Inspection, Reason, Window
 from deepfake_detector.plots import clock, draw_inspection, timeline_cells
 
 from .conftest import TINY_FEATURES, VOICE
@@ -150,3 +150,23 @@ def test_card_without_a_voice_has_no_number() -> None:
 
 def test_messages_cannot_carry_markup() -> None:
     assert "<script>" not in app.message_card("<script>alert(1)</script>.wav is empty.")
+
+
+@pytest.mark.parametrize(
+    ("label", "probability", "without", "start"),
+    [
+        ("fake", 0.9, 0.65, "The tones from 2.0 to 3.1 kHz tip the scales: without them"),
+        ("fake", 0.9, 0.75, "No tones decide alone: even without those that count most, 2.0 to 3.1 kHz,"),
+        ("real", 0.1, 0.4, "The tones"),
+        ("can't tell", 0.6, 0.4, "The tones"),  # the answer is the same, but it leans the other way
+        ("can't tell", 0.6, 0.55, "No tones"),
+    ],
+)
+def test_the_reason_says_whether_some_tones_decide_alone(
+    label: str, probability: float, without: float, start: str
+) -> None:
+    judged = verdict((0, 3, probability), label=label, probability=probability)
+    said = app.grounds(judged, Reason(2_000.0, 3_140.0, without))
+    assert said.startswith(start) and said.endswith(f"it would be {100 * without:.0f} % likely to be a machine.")
+    assert said in app.verdict_card(judged, Reason(2_000.0, 3_140.0, without))
+    assert said not in app.verdict_card(judged)
