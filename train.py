@@ -49,6 +49,7 @@ from deepfake_detector.data.manifest import (
     read_clips,
     read_sound_clips,
     torn_groups,
+    torn_systems,
 )
 from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
@@ -205,14 +206,15 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     run = Run(config, clips, noises, args.output, device, args.compile, args.tensorboard)
     if distributed.rank() == 0:
         print(f"{len(run.train_clips)} clips to train on, {len(run.dev_clips)} to select on, on {device}")
-        if torn := torn_groups(clips):
-            print(f"{len(torn)} groups have clips in more than one split, as the data say: {', '.join(torn[:5])}")
+        announce_shared(clips)
     starts_from_imagenet = args.imagenet and config.network == "res-efficientcnn" and not args.init
     if args.resume:
         run.resume()
-    elif args.init:
+    else:
+        run.start = start_of(args, config)
+    if args.init and not args.resume:
         run.start_from(args.init)
-    elif starts_from_imagenet:
+    elif starts_from_imagenet and not args.resume:
         load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
     run.fit(args.workers)
     is_first = distributed.rank() == 0
@@ -229,7 +231,7 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
         "network": config.network,
         "epochs": config.epochs,
         "seed": config.seed,
-        "start": start_of(args, config),
+        "start": run.start,
         "noise": "noise and music" if args.noise else "invented noise",
         "license": args.license,
         "data": summarise(clips),
@@ -351,6 +353,14 @@ def write_first_results(figures: dict, output: Path) -> None:
     print(f"\n{report_text}\npython -m deepfake_detector FILE --model {shlex.quote(str(best))}")
 
 
+def announce_shared(clips: list[Clip]) -> None:
+    """Say what the splits share, because the dev figures flatter by it."""
+    for what, shared in (("speakers or recordings", torn_groups(clips)), ("systems", torn_systems(clips))):
+        if shared:
+            some = ", ".join(shared[:5]) + ", ..." * (len(shared) > 5)
+            print(f"{len(shared)} {what} are in more than one split, so dev figures flatter: {some}")
+
+
 def announce(published: SetSize, size: SetSize) -> None:
     """Say how many pictures there will be, and why not the published number."""
     message = f"{size.bonafide_pictures} real and {size.spoof_pictures} fake pictures"
@@ -418,7 +428,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--evaluate", metavar="CHECKPOINT", help="train nothing: measure this folder or Hub id on --data"
     )
     parser.add_argument(
-        "--split", choices=(*SPLITS, "all"), default="all", help="with --evaluate; clips of its own training flatter it"
+        "--split", choices=(*SPLITS, "all"), help="with --evaluate; clips of its own training flatter it (default: all)"
     )
     parser.add_argument(
         "--asvspoof-scores", action="store_true", help="with --evaluate: also scores.txt as the 2019 challenge has it"
@@ -428,6 +438,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(
             "--evaluate trains nothing and leaves nothing out, so --push-to-hub, --resume, --init and --skip-bad-files do not go with it"
         )
+    if not args.evaluate and (args.split or args.asvspoof_scores):
+        parser.error("--split and --asvspoof-scores belong to --evaluate")
+    if args.private and not args.push_to_hub:
+        parser.error("--private belongs to --push-to-hub")
+    args.split = args.split or "all"
     return args
 
 
@@ -501,7 +516,11 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
     if isinstance(config, FirstConfig):
         of_default = ("noise", "init", "sam_rho", "skip_bad_files", "compile", "tensorboard")
-        given = [f"--{name.replace('_', '-')}" for name in of_default if getattr(args, name) not in (None, False)]
+        values = {name: getattr(args, name) for name in of_default}
+        # Not `in (None, False)`: a given 0 equals False.
+        given = [
+            f"--{name.replace('_', '-')}" for name, value in values.items() if not (value is None or value is False)
+        ]
         if given:
             raise TrainingError(f"{' and '.join(given)} belong{'s' * (len(given) == 1)} to --recipe default.")
     given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "learning_rate", "sam_rho")}

@@ -68,14 +68,14 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def random_pictures(run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A batch as the front end makes it - pictures, labels, sources - of noise, on the device."""
+def random_pictures(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch as the front end makes it - pictures and labels - of noise, on the device."""
     batch_size, n_samples = run.config.batch_size, round(run.config.crop_seconds * run.config.features.sample_rate)
     with torch.no_grad():
         shape = run.model.features(torch.randn(1, n_samples, device=run.device)).shape
     pictures = torch.randn(batch_size, *shape[1:], device=run.device).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=run.device) % 2
-    return pictures, labels, labels
+    return pictures, labels
 
 
 def write_copies(folder: Path, n_clips: int) -> Path:

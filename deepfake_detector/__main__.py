@@ -58,7 +58,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def write_json(verdicts: Iterable[dict]) -> None:
-    json.dump(list(verdicts), sys.stdout, indent=2, ensure_ascii=False)
+    json.dump(list(verdicts), sys.stdout, indent=2)  # in ASCII, which is JSON on every terminal
     print()
 
 

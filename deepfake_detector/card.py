@@ -210,7 +210,7 @@ def _results(figures: dict, dataset: str, part: str) -> list[EvalResult]:
 
 
 def first_report(figures: dict) -> str:
-    """Markdown report of the first recipe from the figures of `PictureRun.test` for each split."""
+    """Markdown report of the first recipe from the figures of `PictureRun.figures` for each split."""
     leaks, disjoint = figures["random"]["leaks"], figures.get("disjoint")
     return FIRST_REPORT.format(
         name=NAMES[figures["settings"]["network"]],

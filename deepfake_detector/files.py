@@ -76,5 +76,5 @@ def _remove(path: Path) -> None:
 
 def _sentence(path: Path, error: OSError) -> str:
     if error.errno in FULL:
-        return f"There is no space left to write {path}; free some, and go on with --resume from what was saved last."
+        return f"There is no space left to write {path}; free some and go on: what was saved before is still there."
     return f"{path} cannot be written: {os.strerror(error.errno or errno.EIO)}."

@@ -137,7 +137,7 @@ class RandomFloor(nn.Module):
 
 
 class Run:
-    """One training run in one folder; everything that changes while it goes on is in `state`.
+    """One training run in one folder; `save_state` keeps everything that changes while it goes on.
 
     Several processes (`distributed`) draw the same batches and take a share of each. Gradients and batch norm's running
     statistics are averaged at every step, so that all hold the same weights and averages. On CUDA batch norms see the
@@ -184,6 +184,7 @@ class Run:
         self.loss_sum = self.seconds = 0.0  # of the epoch's steps so far
         self.log: list[dict] = []  # a row an epoch; metrics.csv
         self.data_digest = _digest(clips, noises)
+        self.start = "random weights"  # what a run begins with, for its card
 
     def start_from(self, checkpoint: Path) -> None:
         """Take the weights of a checkpoint; raises TrainingError if it is of another network or front end."""
@@ -259,7 +260,7 @@ class Run:
         return self.learn(picture, label)
 
     def learn(self, picture: torch.Tensor, label: torch.Tensor) -> float:
-        """One optimiser step on pictures (items, 1, n_mels, frames); returns the loss."""
+        """One optimiser step on pictures (items, in_chans, n_mels, frames); returns the loss."""
         loss = self.gradients(picture, label).item()
         if not math.isfinite(loss):
             n_done = self.epoch * len(self.sampler) + self.step
@@ -344,6 +345,7 @@ class Run:
             "seconds": self.seconds,
             "best_eer": self.best_eer,
             "log": self.log,
+            "start": self.start,
             "data_digest": self.data_digest,
             "config": json.dumps(asdict(self.config)),
         }
@@ -357,7 +359,7 @@ class Run:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]
-        self.best_eer, self.log = state["best_eer"], state["log"]
+        self.best_eer, self.log, self.start = state["best_eer"], state["log"], state["start"]
         self.seconds = state["seconds"]
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -407,8 +409,12 @@ def save_checkpoint(classifier: SpoofClassifier, folder: Path) -> None:
 
 
 def _digest(clips: list[Clip], noises: Noises | None) -> str:
-    """Tells two data sets apart: names, labels and splits in order, and how much noise there is."""
-    parts = [f"{clip.path.name} {clip.label} {clip.split} {clip.system} {clip.corpus} {clip.page}" for clip in clips]
+    """Tells two data sets apart: names, labels, splits and originals in order, and how much noise there is."""
+    parts = [
+        f"{clip.path.name} {clip.label} {clip.split} {clip.system} {clip.corpus} {clip.page}"
+        f" {clip.original.name if clip.original else ''}"
+        for clip in clips
+    ]
     parts += [str(len(noise)) for noise in (noises.noises + noises.rooms if noises else [])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -103,6 +103,7 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, data: Path) -> None
     wrong |= {
         fargan[:2]: "needs --fargan-program",
         ("--make", "vocos=9"): "is not one of hifigan",
+        ("--make", "world=9", "--workers", "0"): "must be 1 or more",
         (): "required: --make",
     }
     for options, sentence in wrong.items():

@@ -28,6 +28,7 @@ from deepfake_detector.data.manifest import (
     read_clips,
     read_sound_clips,
     torn_groups,
+    torn_systems,
 )
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
@@ -137,6 +138,23 @@ def test_rows_without_a_split_follow_their_group_and_their_original(tmp_path: Pa
     assert len({split_of[f"r{i}.wav"] for i in range(40)}) == 2
 
 
+def test_a_copy_without_a_speaker_has_that_of_its_original(tmp_path: Path) -> None:
+    rows = ["path,label,speaker,original"]
+    rows += [line for i in range(40) for line in (f"r{i}.wav,real,person{i},", f"c{i}.wav,fake,,r{i}.wav")]
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    told = {clip.path.name: (clip.group, clip.split) for clip in read_clips([tmp_path / "set.csv"])}
+    assert all(told[f"r{i}.wav"] == told[f"c{i}.wav"] for i in range(40)) and len(set(told.values())) == 40
+
+
+@pytest.mark.parametrize("n_clips", [2, 8])
+def test_a_small_folder_has_both_classes_in_both_splits(tmp_path: Path, n_clips: int) -> None:
+    write_clips(tmp_path, [f"{name}/{name}{i}.wav" for name in ("real", "fake") for i in range(n_clips)])
+    clips = read_clips([tmp_path])
+    for split in ("train", "dev"):
+        assert {clip.label for clip in of_split(clips, split)} == {BONAFIDE, SPOOF}
+    assert clips == read_clips([tmp_path])
+
+
 def test_a_copy_in_another_split_is_a_fault_and_a_torn_speaker_is_named(tmp_path: Path) -> None:
     rows = ["path,label,speaker,split,original", "a.wav,real,anna,train,", "b.wav,fake,ben,dev,a.wav"]
     (tmp_path / "torn.csv").write_text("\n".join(rows))
@@ -145,6 +163,9 @@ def test_a_copy_in_another_split_is_a_fault_and_a_torn_speaker_is_named(tmp_path
     rows = ["path,label,speaker,split", "a.wav,real,anna,train", "b.wav,fake,anna,dev", "c.wav,fake,ben,dev"]
     (tmp_path / "speaker.csv").write_text("\n".join(rows))
     assert torn_groups(read_clips([tmp_path / "speaker.csv"])) == ["anna"]
+    rows = ["path,label,system,split", "a.wav,fake,tts1,train", "b.wav,fake,tts1,dev", "c.wav,fake,tts2,dev"]
+    (tmp_path / "systems.csv").write_text("\n".join([*rows, "d.wav,fake,,train", "e.wav,fake,,dev"]))
+    assert torn_systems(read_clips([tmp_path / "systems.csv"])) == ["tts1"]  # of unknown ones nothing can be said
 
 
 def test_odd_tables_and_names_are_one_sentence(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page in a real browser, with the bundled checkpoint: upload, record, read, and ask no other host."""
 
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ import soxr
 from gradio_client import Client, handle_file
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app import unconverted
+from app import HEADLINES, unconverted
 from deepfake_detector import Detector
 
 from .conftest import ROOT, VOICE, add_video, encode
@@ -208,11 +209,17 @@ def test_page_equals_detector(url: str, clips: dict[str, Path]) -> None:
     client = Client(url, verbose=False)
     for path in (VOICE, clips["m4a"], clips["silence"]):
         card, _, answer = client.predict(handle_file(str(path)), False, api_name="/judge")
-        verdict = detector.predict(path)
-        assert answer["label"] == verdict.label and answer["spoof_probability"] == pytest.approx(
-            verdict.spoof_probability
-        )
-        assert len(answer["windows"]) == len(verdict.windows) and "verdict" in card
+        expected = json.loads(json.dumps(detector.predict(path).to_dict()))
+        assert answer == approximately(expected) and HEADLINES[expected["label"]] in card
+
+
+def approximately(value):
+    """Figures of a verdict, those that are numbers only nearly: two processes may share the work between threads otherwise."""
+    if isinstance(value, dict):
+        return {key: approximately(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [approximately(part) for part in value]
+    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
 
 
 def test_examples_are_there(page: Page) -> None:

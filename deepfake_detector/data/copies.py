@@ -222,6 +222,9 @@ class CopyMaker:
 def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program: Path | None, n_workers: int) -> None:
     """Write the copies of these bona fide clips and, when all are there, manifest.csv; files that exist are kept."""
     plan = plan_copies(clips, counts)
+    for key, count in counts.items():
+        if count > len(clips):
+            print(f"{key}: {len(clips)} copies instead of {count}, for there are no more recordings.")
     for system in {system for _, system in plan}:
         vocoder(system, program)  # what is missing is said before the work starts
     tasks, rows, numbers = [], [], Counter()
@@ -258,6 +261,8 @@ def run_command(arguments: list[str] | None) -> None:
     args = parser.parse_args(arguments)
     if "fargan" in dict(args.make) and not args.fargan_program:
         parser.error("fargan needs --fargan-program")
+    if args.workers < 1:
+        parser.error("--workers must be 1 or more")
     clips = [clip for clip in read_clips(args.data) if (clip.label, clip.split) == (BONAFIDE, "train")]
     if not clips:
         raise DataError("There is no bona fide clip of a train split to copy.")

@@ -63,6 +63,8 @@ class BalancedBatches:
 
     def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, place_share: float, seed: int) -> None:
         self.half, self.n_copies, self.seed = batch_size // 2, n_copies, seed
+        if self.half < n_copies:
+            raise DataError(f"A batch of {batch_size} has no room for {n_copies} recordings and their copies.")
         self.epoch = self.skip = 0
         self._copies = _copies(clips)
         copies = {index for held in self._copies.values() for index in held}

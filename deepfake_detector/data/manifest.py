@@ -19,7 +19,7 @@ SPLITS = ("train", "dev", "eval")
 AUDIO_SUFFIXES = {
     *(".wav", ".w64", ".aiff", ".aif", ".au", ".caf", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".amr", ".wma", ".sph"),
     *(".m4a", ".m4b", ".aac", ".ac3", ".ape", ".tta", ".wv", ".webm", ".mka", ".mkv", ".mp4", ".mov", ".3gp", ".avi"),
-    *(".flv", ".mpg", ".mpeg", ".ts", ".mts"),
+    *(".aifc", ".mp2", ".3g2", ".flv", ".mpg", ".mpeg", ".ts", ".mts"),
 }
 DEV_SHARE = 0.15
 UNKNOWN = "unknown"
@@ -116,19 +116,34 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
             clips += _read_source(Path(source), faults)
         except DataError as error:
             faults.append(str(error))
-    clips = _with_splits(clips)
+    clips = _with_splits(_with_groups(clips))
     faults += _contradictions(clips)
     if not clips and not faults:
         raise DataError("No labelled clips were found.")
     return clips, faults
 
 
+def _with_groups(clips: list[Clip]) -> list[Clip]:
+    """The clips, copies without a group in that of the recording they copy."""
+    group_of = {clip.path.resolve(): clip.group for clip in clips if clip.group}
+    return [
+        clip if clip.group else replace(clip, group=group_of.get(clip.original.resolve(), clip.original.as_posix()))
+        for clip in clips
+    ]
+
+
 def _with_splits(clips: list[Clip]) -> list[Clip]:
     """The clips, those without a split in that of their group: as others of it have it, else by the group's name."""
     split_of = {clip.group: clip.split for clip in clips if clip.split}
-    return [
-        clip if clip.split else replace(clip, split=split_of.get(clip.group) or _split_of(clip.group)) for clip in clips
-    ]
+    drawn = sorted({clip.group for clip in clips} - split_of.keys(), key=_place_of)
+    split_of |= {group: "dev" if _place_of(group) < DEV_SHARE else "train" for group in drawn}
+    for label in (BONAFIDE, SPOOF):  # in a small set chance may leave a split without one of the classes
+        groups = {clip.group for clip in clips if clip.label == label}
+        movable = [group for group in drawn if group in groups]
+        for split, group in (("dev", movable[:1]), ("train", movable[-1:])):
+            if len(movable) > 1 and split not in {split_of[name] for name in groups}:
+                split_of[group[0]] = split
+    return [clip if clip.split else replace(clip, split=split_of[clip.group]) for clip in clips]
 
 
 def _contradictions(clips: list[Clip]) -> list[str]:
@@ -146,10 +161,20 @@ def _contradictions(clips: list[Clip]) -> list[str]:
 
 def torn_groups(clips: list[Clip]) -> list[str]:
     """Groups (speakers, recordings) that the data themselves put into more than one split, so that figures flatter."""
+    return _torn((clip.group, clip.split) for clip in clips)
+
+
+def torn_systems(clips: list[Clip]) -> list[str]:
+    """Attacks or synthesis systems, where known, with spoofs in more than one split: dev knows them from training."""
+    return _torn((clip.system, clip.split) for clip in clips if clip.label == SPOOF and clip.system != UNKNOWN)
+
+
+def _torn(placed: Iterable[tuple[str, str]]) -> list[str]:
+    """Of (name, split) the names that are in more than one split."""
     splits: dict[str, set[str]] = {}
-    for clip in clips:
-        splits.setdefault(clip.group, set()).add(clip.split)
-    return sorted(group for group, found in splits.items() if len(found) > 1)
+    for name, split in placed:
+        splits.setdefault(name, set()).add(split)
+    return sorted(name for name, found in splits.items() if len(found) > 1)
 
 
 def _read_source(source: Path, faults: list[str]) -> list[Clip]:
@@ -227,7 +252,7 @@ def _is_text(name: str) -> bool:
 def _clip(row: dict, folder: Path = Path()) -> Clip:
     """A row as a clip; its split stays empty if the row names none."""
     label = LABELS[row["label"].strip().lower()]
-    group = row.get("group") or row.get("speaker") or row.get("original") or row["path"]
+    group = row.get("group") or row.get("speaker") or ("" if row.get("original") else row["path"])
     return Clip(
         path=folder / row["path"],
         label=label,
@@ -241,10 +266,9 @@ def _clip(row: dict, folder: Path = Path()) -> Clip:
     )
 
 
-def _split_of(group: str) -> str:
-    """A group's split where the data set names none: the same on every machine, whatever else is in the set."""
-    share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:4], "big") / 2**32
-    return "dev" if share < DEV_SHARE else "train"
+def _place_of(group: str) -> float:
+    """0..1, by which a group falls into dev or train where the data set names no split: the same on every machine."""
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:4], "big") / 2**32
 
 
 def refuse(faults: list[str], what: str = " faults in the data") -> None:
