@@ -11,6 +11,10 @@ The recipes below are the whole of what a person chose; what data taught ends in
 Any checkpoint, a folder or a Hub id, is measured on any labelled set:
 
     python train.py --evaluate runs/default/best --data ../shared/data --split dev --output runs/default/dev
+
+The mean of the weights of checkpoints of which one was trained on from the other is often better than either:
+
+    python train.py --average runs/default/best runs/further/best --data ../shared/data --output runs/mean
 """
 
 import argparse
@@ -54,6 +58,7 @@ from deepfake_detector.data.manifest import (
 from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
     asvspoof_scores,
+    calibrate,
     calibrated,
     is_asvspoof,
     report,
@@ -66,7 +71,14 @@ from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
 from deepfake_detector.model import CheckpointError, load_imagenet_weights
-from deepfake_detector.training import Run, TrainConfig, TrainingError, refuse_to_overwrite
+from deepfake_detector.training import (
+    Run,
+    TrainConfig,
+    TrainingError,
+    mean_of,
+    refuse_to_overwrite,
+    save_checkpoint,
+)
 
 FEATURES = FeatureConfig(
     sample_rate=16_000,
@@ -185,6 +197,9 @@ def run(args: argparse.Namespace) -> None:
     if args.push_to_hub:  # a long run should not end with a sentence that could have come first
         check_repo_id(args.push_to_hub)
         checked_token()
+    if args.average:
+        average(args)
+        return
     distributed.join()
     config = chosen_config(args)
     if isinstance(config, FirstConfig):
@@ -222,25 +237,51 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     if not is_first:
         return
 
-    best = args.output / "best"
-    detector = Detector.from_pretrained(best, device)
-    scores = score_clips(detector, of_split(clips, "dev"))
-    figures = report(detector.model, scores)
-    figures["settings"] = {
+    detector = Detector.from_pretrained(args.output / "best", device)
+    made = {
         "recipe": args.recipe,
-        "network": config.network,
         "epochs": config.epochs,
         "seed": config.seed,
         "start": run.start,
         "noise": "noise and music" if args.noise else "invented noise",
+    }
+    write_results(detector, clips, made, args, read_log(args.output / "metrics.csv"))
+
+
+def average(args: argparse.Namespace) -> None:
+    """The mean of the weights of several checkpoints, calibrated and measured on the dev split."""
+    refuse_to_overwrite(args.output)
+    model = mean_of(args.average).rounded()
+    clips = read_clips(args.data)
+    dev_clips = of_split(clips, "dev")
+    check_clips(dev_clips, model.config.sample_rate, args.workers)
+    detector = Detector(model, "mean", chosen_device(args.device))
+    calibrate(model, score_clips(detector, dev_clips), RECIPES["default"].max_wrong_share)
+    save_checkpoint(model, args.output / "best")
+    write_results(detector, clips, {"average": [str(path) for path in args.average]}, args, log=None)
+
+
+def write_results(
+    detector: Detector, clips: list[Clip], made: dict, args: argparse.Namespace, log: list[dict] | None
+) -> None:
+    """Measure the checkpoint OUTPUT/best on dev; write figures, picture and card beside it, and publish it if told to.
+
+    made: what only this way of making a checkpoint can say of it; log: rows of metrics.csv, if it was trained here.
+    """
+    best = args.output / "best"
+    network = json.loads((best / "config.json").read_text(encoding="utf-8"))["network"]
+    scores = score_clips(detector, of_split(clips, "dev"))
+    figures = report(detector.model, scores)
+    figures["settings"] = {
+        **made,
+        "network": network,
         "license": args.license,
         "data": summarise(clips),
-        "window_seconds": config.features.window_seconds,
+        "window_seconds": detector.model.config.window_seconds,
     }
     write_json(best / "metrics.json", figures)
     probabilities = calibrated(detector.model, scores.values)
-    title = f"{config.network} on dev: {len(scores.clips)} clips"
-    log = read_log(args.output / "metrics.csv")
+    title = f"{network} on dev: {len(scores.clips)} clips"
     figure = draw_curves(scores.labels, scores.values, probabilities, figures, title, log)
     write_whole(best / "figure.png", png(figure))
     write_whole(best / "README.md", model_card(figures, own_command()))
@@ -424,6 +465,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--push-to-hub", metavar="USER/NAME", help="publish OUTPUT/best on the Hub at the end of the run"
     )
     parser.add_argument("--private", action="store_true", help="with --push-to-hub: make a model that only you see")
+    average_help = "train nothing: the mean of the weights of these checkpoints, calibrated and measured on dev"
+    parser.add_argument("--average", metavar="CHECKPOINT", nargs="+", help=average_help)
     parser.add_argument(
         "--evaluate", metavar="CHECKPOINT", help="train nothing: measure this folder or Hub id on --data"
     )
@@ -437,6 +480,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     if args.evaluate and (args.push_to_hub or args.resume or args.init or args.skip_bad_files):
         parser.error(
             "--evaluate trains nothing and leaves nothing out, so --push-to-hub, --resume, --init and --skip-bad-files do not go with it"
+        )
+    if args.average and (args.evaluate or args.resume or args.init or args.skip_bad_files or args.recipe == "first"):
+        parser.error(
+            "--average trains nothing and leaves nothing out, so --evaluate, --resume, --init, --skip-bad-files and --recipe first do not go with it"
         )
     if not args.evaluate and (args.split or args.asvspoof_scores):
         parser.error("--split and --asvspoof-scores belong to --evaluate")

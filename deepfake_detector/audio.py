@@ -63,14 +63,14 @@ def stream_audio(path: str | Path, sample_rate: int, info: SourceInfo | None = N
     n_samples = 0
     for block in _resample(_decode(path, info), sample_rate):
         if not (np.abs(block) < MAX_SAMPLE).all():  # NaN fails the comparison too
-            raise AudioError(f"{path.name} holds samples that are not numbers (NaN or infinity); export it again.")
+            raise AudioError(f"{path.name} holds samples that are no numbers or far too large; export it again.")
         n_samples += len(block)
         info.duration_seconds = n_samples / sample_rate
         _check_length(path, info.duration_seconds)
         yield block
     if info.duration_seconds < MIN_SECONDS:
         raise AudioError(
-            f"{path.name} holds {info.duration_seconds:.2f} seconds of sound; at least {MIN_SECONDS} seconds are needed."
+            f"{path.name} holds {info.duration_seconds:.2f} seconds of sound; record at least {MIN_SECONDS} seconds."
         )
 
 

@@ -82,15 +82,17 @@ Per family of synthesis, against all bona fide clips:
 
 {data}
 
-Vocoded copies of the bona fide clips are extra spoofs, each in the batch of its original. Batches pair real and fake of one
-corpus or page. Augmentation: equaliser, rooms, {noise}, RawBoost, a browser's microphone (noise suppression, automatic
-gain), overdrive, band limits, MP3, Vorbis, Opus, AAC, G.711, G.722 and AMR, time cuts, moved edges, random floors, masked bands and
-stretches. Started from {start};
-{epochs} epochs, seed {seed}, the averaged weights of the epoch with the best dev EER.
+{made}
 
 """
     + USE
 )
+TRAINED = """Vocoded copies of the bona fide clips are extra spoofs, each in the batch of its original. Batches pair real and fake of one
+corpus or page. Augmentation: equaliser, rooms, {noise}, RawBoost, a browser's microphone (noise suppression, automatic
+gain), overdrive, band limits, MP3, Vorbis, Opus, AAC, G.711, G.722 and AMR, time cuts, moved edges, random floors, masked bands and
+stretches. Started from {start};
+{epochs} epochs, seed {seed}, the averaged weights of the epoch with the best dev EER."""
+AVERAGED = """The mean of the weights of {checkpoints}, whose cards tell how each was trained; calibration and bounds are fitted anew."""
 NAMES = {"res-efficientcnn": "RES-EfficientCNN", "basic-cnn": "Basic CNN"}
 FIRST_REPORT = """# {name} on pictures: the published experiment, and the same where nothing is shared
 
@@ -166,9 +168,15 @@ def model_card(figures: dict, command: str) -> str:
         license=settings["license"],
         **{name: _percent(figures[name]) for name in (*percents, "cannot_tell", "wrong_when_fake", "wrong_when_real")},
         **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
-        **{name: settings[name] for name in ("epochs", "seed", "start", "noise")},
+        made=_how_made(settings),
     )
     return with_results(text, figures)
+
+
+def _how_made(settings: dict) -> str:
+    if "average" in settings:
+        return AVERAGED.format(checkpoints=" and ".join(f"`{name}`" for name in settings["average"]))
+    return TRAINED.format(**{name: settings[name] for name in ("epochs", "seed", "start", "noise")})
 
 
 def with_results(card: str, figures: dict) -> str:

@@ -170,6 +170,8 @@ class Detector:
             notes.append("No voice to judge: record at least a short spoken sentence.")
         elif speech_seconds < 2.0:
             notes.append(f"Only {speech_seconds:.1f} seconds of speech: a longer recording gives a surer answer.")
+        if score is not None and not self.model.is_calibrated:
+            notes.append("Nobody has checked how often this checkpoint is right when it is so sure.")
         return Verdict(
             file=file,
             label=label_of(probability, real_below, fake_above),

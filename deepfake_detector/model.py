@@ -184,6 +184,11 @@ class SpoofClassifier(
         """Score -> probability of spoof in 0..1, where 0.5 is the decision boundary."""
         return torch.sigmoid(self.calibration[0] * score + self.calibration[1])
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether probabilities were fitted to recordings, or are what the network says of itself."""
+        return self.calibration.tolist() != [1.0, 0.0]
+
     def rounded(self) -> "SpoofClassifier":
         """A copy with the weights that a saved checkpoint has."""
         copy = deepcopy(self)

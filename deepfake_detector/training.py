@@ -98,6 +98,27 @@ def new_classifier(config: NetworkConfig) -> SpoofClassifier:
     )
 
 
+def mean_of(checkpoints: list[str | Path]) -> SpoofClassifier:
+    """A network with the mean of the weights of checkpoints (Wortsman et al. 2022, "Model soups", arXiv:2203.05482).
+
+    Raises CheckpointError, and TrainingError if they are of different networks or front ends.
+    """
+    first = SpoofClassifier.load(checkpoints[0])
+    mean = AveragedModel(first, use_buffers=True)
+    for checkpoint in checkpoints:
+        other = SpoofClassifier.load(checkpoint)
+        _check_alike(other, first, checkpoint)
+        mean.update_parameters(other)
+    return mean.module
+
+
+def _check_alike(other: SpoofClassifier, ours: SpoofClassifier, checkpoint: str | Path) -> None:
+    """Raises TrainingError if a checkpoint's network or front end is not ours."""
+    shapes, our_shapes = ({name: t.shape for name, t in model.state_dict().items()} for model in (other, ours))
+    if shapes != our_shapes or other.config != ours.config:
+        raise TrainingError(f"{checkpoint} is a checkpoint of another network or front end.")
+
+
 class SpecAugment(nn.Module):
     """Blank one band of mels and one stretch of frames per picture (Park et al. 2019, arXiv:1904.08779)."""
 
@@ -188,10 +209,8 @@ class Run:
 
     def start_from(self, checkpoint: Path) -> None:
         """Take the weights of a checkpoint; raises TrainingError if it is of another network or front end."""
-        other, ours = SpoofClassifier.load(checkpoint), self.model.state_dict()
-        shapes, our_shapes = ({name: t.shape for name, t in state.items()} for state in (other.state_dict(), ours))
-        if shapes != our_shapes or other.config != self.model.config:
-            raise TrainingError(f"{checkpoint} is a checkpoint of another network or front end.")
+        other = SpoofClassifier.load(checkpoint)
+        _check_alike(other, self.model, checkpoint)
         self.model.load_state_dict(other.state_dict())
 
     def fit(self, n_workers: int) -> None:

@@ -133,6 +133,13 @@ def test_grad_cam_works_on_inference_tensors() -> None:
     assert grad_cam(network, picture, towards_spoof=True).shape == (2, 32, 63)
 
 
+def test_a_checkpoint_that_was_never_calibrated_says_so(detector: Detector) -> None:
+    model = tiny_classifier()
+    model.calibration.copy_(torch.tensor([1.0, 0.0]))
+    assert any("how often" in note for note in Detector(model, "raw").predict(VOICE).notes)
+    assert not detector.predict(VOICE).notes
+
+
 def test_few_windows_are_averaged() -> None:
     assert pool_windows(np.array([1.0])) == 1.0
     assert pool_windows(np.array([1.0, 2.0, -3.0, 4.0])) == pytest.approx(1.0)

@@ -33,6 +33,11 @@ def imports_of(path: Path) -> set[str]:
     """Modules of the package that a file imports, by their first name below it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        named = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        assert not any(name.startswith("deepfake_detector") for name in named), (
+            f"{path}: only relative imports are seen"
+        )
         if isinstance(node, ast.ImportFrom) and node.level:
             depth = len(path.relative_to(ROOT / "deepfake_detector").parts) - node.level
             inside_data = path.parent.name == "data" and depth == 1

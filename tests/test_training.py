@@ -21,6 +21,7 @@ from deepfake_detector import Detector
 from deepfake_detector.data.manifest import of_split, read_clips
 from deepfake_detector.evaluation import calibrated, score_clips
 from deepfake_detector.metrics import equal_error_rate, fit_bounds, fit_calibration
+from deepfake_detector.model import SpoofClassifier
 from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment
 from train import RECIPES, main
 
@@ -308,3 +309,30 @@ def test_random_floor_cuts_off_some_pictures_each_at_a_depth_of_its_own() -> Non
     assert 16 < len(depths) < 48 and 20 <= depths.min() < 30 and 50 < depths.max() <= 60
     assert torch.equal(cut.amax((1, 2)), level_db.amax((1, 2)))
     assert torch.equal(RandomFloor(share=0.0, depth_db=(20.0, 60.0))(level_db), level_db)
+
+
+def test_the_mean_of_two_checkpoints_is_calibrated_and_measured(
+    finished: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    other, output = tmp_path / "other", tmp_path / "mean"
+    classifier = SpoofClassifier.load(finished / "best")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    classifier.save_pretrained(other)
+    command = ["--data", str(data), "--output", str(output), "--workers", "0", "--average", str(finished / "best")]
+    assert main([*command, str(other)]) is None
+    ours, *theirs = (load_file(folder / "model.safetensors") for folder in (output / "best", finished / "best", other))
+    weights = [name for name in ours if name.startswith("network") and ours[name].is_floating_point()]
+    for name in weights:
+        mean = (theirs[0][name].float() + theirs[1][name].float()) / 2
+        assert torch.allclose(ours[name].float(), mean, rtol=2e-3, atol=1e-5), name
+    kept = Detector.from_pretrained(output / "best")
+    scores = score_clips(kept, of_split(read_clips([data]), "dev"))
+    assert kept.model.calibration.tolist() == pytest.approx(list(fit_calibration(scores.labels, scores.values)))
+    figures = json.loads((output / "best" / "metrics.json").read_text())
+    assert figures["eer"] == equal_error_rate(scores.labels, scores.values)[0]
+    card = (output / "best" / "README.md").read_text()
+    assert f"mean of the weights of `{finished / 'best'}` and `{other}`" in card and "epochs, seed" not in card
+    assert "another network or front end" in main([*command, str(checkpoint)])

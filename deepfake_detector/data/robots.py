@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from ..files import StorageError, csv_text, write_whole
+from ..files import StorageError, csv_text, write_wav, write_whole
 
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br")
 ESPEAK_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak")
@@ -60,7 +59,7 @@ def hibari_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
 
     voice = Hibari()
     for take, text, speed in _takes(n_takes):
-        soundfile.write(folder / f"hibari_{take}.wav", voice(text, speed=speed, seed=take), 24_000)
+        write_wav(folder / f"hibari_{take}.wav", voice(text, speed=speed, seed=take), 24_000)
         yield f"hibari_{take}.wav", "hibari"
 
 
@@ -73,7 +72,7 @@ def piper_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
     for take, text, speed in _takes(n_takes):
         chunks = list(voice.synthesize(text, SynthesisConfig(length_scale=1 / speed)))
         samples = np.concatenate([chunk.audio_float_array for chunk in chunks])
-        soundfile.write(folder / f"piper_{take}.wav", samples, chunks[0].sample_rate)
+        write_wav(folder / f"piper_{take}.wav", samples, chunks[0].sample_rate)
         yield f"piper_{take}.wav", "Piper joe"
 
 
@@ -96,7 +95,7 @@ def kokoro_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
             style = (share * voices[first] + (1 - share) * voices[second])[len(tokens) - 1].reshape(1, -1)
             inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": style.astype(np.float32)}
             samples = session.run(None, inputs | {"speed": np.array([speed], np.float32)})[0].ravel()
-            soundfile.write(folder / f"kokoro_{language}_{take}.wav", samples, 24_000)
+            write_wav(folder / f"kokoro_{language}_{take}.wav", samples, 24_000)
             yield f"kokoro_{language}_{take}.wav", f"Kokoro {language}"
 
 
