@@ -60,7 +60,7 @@ expect somewhat worse elsewhere.
 
 The interval comes from drawing these clips again 1,000 times; it says nothing of voices that are not among them.
 
-![Training curves, DET curve, scores of each class and reliability](figure.png)
+![Errors at every threshold, scores of each class and reliability](figure.png)
 
 Per family of synthesis, against all bona fide clips:
 
