@@ -231,12 +231,13 @@ def explanation(verdict: Verdict) -> str:
 
 def grounds(verdict: Verdict, reason: Reason) -> str:
     """Which tones decided, or that none did alone."""
-    tones = f"{reason.low_hz / 1000:.1f} to {reason.high_hz / 1000:.1f} kHz"
+    low_khz, high_khz = (f"{hz / 1000:.1f}" for hz in (reason.low_hz, reason.high_hz))
+    tones = f"below {high_khz} kHz" if low_khz == "0.0" else f"from {low_khz} to {high_khz} kHz"
     without = f"it would be {percent(reason.spoof_probability)} likely to be a machine."
     changes_side = (reason.spoof_probability < 0.5) != (verdict.spoof_probability < 0.5)
     if changes_side or verdict.label_at(reason.spoof_probability) != verdict.label:
-        return f"The tones from {tones} tip the scales: without them {without}"
-    return f"No tones decide alone: even without those that count most, {tones}, {without}"
+        return f"The tones {tones} tip the scales: without them {without}"
+    return f"No tones decide alone: even without those {tones}, which count most, {without}"
 
 
 def span(start_seconds: float, end_seconds: float, verdict: Verdict) -> str:

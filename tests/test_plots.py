@@ -156,7 +156,7 @@ def test_messages_cannot_carry_markup() -> None:
     ("label", "probability", "without", "start"),
     [
         ("fake", 0.9, 0.65, "The tones from 2.0 to 3.1 kHz tip the scales: without them"),
-        ("fake", 0.9, 0.75, "No tones decide alone: even without those that count most, 2.0 to 3.1 kHz,"),
+        ("fake", 0.9, 0.75, "No tones decide alone: even without those from 2.0 to 3.1 kHz, which count most,"),
         ("real", 0.1, 0.4, "The tones"),
         ("can't tell", 0.6, 0.4, "The tones"),  # the answer is the same, but it leans the other way
         ("can't tell", 0.6, 0.55, "No tones"),
@@ -170,3 +170,4 @@ def test_the_reason_says_whether_some_tones_decide_alone(
     assert said.startswith(start) and said.endswith(f"it would be {100 * without:.0f} % likely to be a machine.")
     assert said in app.verdict_card(judged, Reason(2_000.0, 3_140.0, without))
     assert said not in app.verdict_card(judged)
+    assert " tones below 0.4 kHz " in app.grounds(judged, Reason(20.0, 400.0, 1 - probability))
