@@ -57,6 +57,7 @@ from deepfake_detector.data.manifest import (
 )
 from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
+    Scores,
     asvspoof_scores,
     calibrate,
     calibrated,
@@ -70,7 +71,7 @@ from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
-from deepfake_detector.model import CheckpointError, load_imagenet_weights
+from deepfake_detector.model import CheckpointError, SpoofClassifier, load_imagenet_weights
 from deepfake_detector.training import (
     Run,
     TrainConfig,
@@ -222,15 +223,14 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     if distributed.rank() == 0:
         print(f"{len(run.train_clips)} clips to train on, {len(run.dev_clips)} to select on, on {device}")
         announce_shared(clips)
-    starts_from_imagenet = args.imagenet and config.network == "res-efficientcnn" and not args.init
     if args.resume:
         run.resume()
     else:
         run.start = start_of(args, config)
-    if args.init and not args.resume:
-        run.start_from(args.init)
-    elif starts_from_imagenet and not args.resume:
-        load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
+        if args.init:
+            run.start_from(args.init)
+        elif args.imagenet and config.network == "res-efficientcnn":
+            load_imagenet_weights(run.model, config.backbone, args.backbone_weights)
     run.fit(args.workers)
     is_first = distributed.rank() == 0
     distributed.leave()
@@ -244,8 +244,10 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
         "seed": config.seed,
         "start": run.start,
         "noise": "noise and music" if args.noise else "invented noise",
+        "data": summarise(clips),
     }
-    write_results(detector, clips, made, args, read_log(args.output / "metrics.csv"))
+    scores = score_clips(detector, of_split(clips, "dev"))
+    write_results(detector.model, scores, made, args, read_log(args.output / "metrics.csv"))
 
 
 def average(args: argparse.Namespace) -> None:
@@ -255,32 +257,30 @@ def average(args: argparse.Namespace) -> None:
     clips = read_clips(args.data)
     dev_clips = of_split(clips, "dev")
     check_clips(dev_clips, model.config.sample_rate, args.workers)
-    detector = Detector(model, "mean", chosen_device(args.device))
-    calibrate(model, score_clips(detector, dev_clips), RECIPES["default"].max_wrong_share)
+    scores = score_clips(Detector(model, "mean", chosen_device(args.device)), dev_clips)
+    calibrate(model, scores, RECIPES["default"].max_wrong_share)
     save_checkpoint(model, args.output / "best")
-    write_results(detector, clips, {"average": [str(path) for path in args.average]}, args, log=None)
+    write_results(model, scores, {"average": args.average, "data": summarise(clips)}, args, log=None)
 
 
 def write_results(
-    detector: Detector, clips: list[Clip], made: dict, args: argparse.Namespace, log: list[dict] | None
+    model: SpoofClassifier, scores: Scores, made: dict, args: argparse.Namespace, log: list[dict] | None
 ) -> None:
-    """Measure the checkpoint OUTPUT/best on dev; write figures, picture and card beside it, and publish it if told to.
+    """Write figures on dev, picture and card beside the checkpoint OUTPUT/best, and publish it if told to.
 
-    made: what only this way of making a checkpoint can say of it; log: rows of metrics.csv, if it was trained here.
+    made: from what and how it was made; log: rows of metrics.csv, if it was trained here.
     """
     best = args.output / "best"
     network = json.loads((best / "config.json").read_text(encoding="utf-8"))["network"]
-    scores = score_clips(detector, of_split(clips, "dev"))
-    figures = report(detector.model, scores)
+    figures = report(model, scores)
     figures["settings"] = {
         **made,
         "network": network,
         "license": args.license,
-        "data": summarise(clips),
-        "window_seconds": detector.model.config.window_seconds,
+        "window_seconds": model.config.window_seconds,
     }
     write_json(best / "metrics.json", figures)
-    probabilities = calibrated(detector.model, scores.values)
+    probabilities = calibrated(model, scores.values)
     title = f"{network} on dev: {len(scores.clips)} clips"
     figure = draw_curves(scores.labels, scores.values, probabilities, figures, title, log)
     write_whole(best / "figure.png", png(figure))
