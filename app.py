@@ -51,6 +51,7 @@ HEADLINES = {
     "no voice": "No voice to judge",
 }
 COPY_SECONDS = 30.0
+LONG_SECONDS = 60.0  # of a recording whose checking is watched
 MIN_PARTS = 1.5  # windows in a recording, below which a window is no part of it but nearly all
 PARTS_SPOKEN, MIN_PART_SECONDS = 12, 0.1  # of the picture's description, which somebody has to listen to
 INTRO = """# Is this voice real?
@@ -70,6 +71,7 @@ footer {display: none !important}
 .gauge {position: relative; height: 1.3rem; margin: .6rem 0 .1rem; border-radius: .3rem}
 .gauge i {position: absolute; top: -.25rem; width: .5rem; height: 1.8rem; margin-left: -.25rem;
   background: #000; border: 2px solid #fff; border-radius: .2rem}
+#verdict .pending {opacity: 0}
 .ends {display: flex; justify-content: space-between; font-size: .95rem}
 """
 LAUNCH = dict(
@@ -83,7 +85,7 @@ LAUNCH = dict(
 )
 
 
-# On a phone the answer lies below the fold; where it is in sight already, nothing moves.
+# On a phone the answer, and how far it is, lies below the fold; where it is in sight already, nothing moves.
 SHOW_ANSWER = "() => document.querySelector('#verdict').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 
 
@@ -113,12 +115,22 @@ def on_gpu(function):
 
 def build_page(detector: Detector) -> gr.Blocks:
     @on_gpu
-    def judge(path: str | None, heat_map: bool) -> tuple[str, dict, dict | None]:
+    def judge(
+        path: str | None,
+        heat_map: bool,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio looks for it here
+    ) -> tuple[str, dict, dict | None]:
         """Judge a recording: verdict (HTML), picture, and every figure as JSON."""
+
+        def tell(heard_seconds: float, promised_seconds: float) -> None:
+            if promised_seconds > LONG_SECONDS:
+                done = min(heard_seconds / promised_seconds, 1)
+                progress(done, desc=f"Listened to {clock(int(heard_seconds), promised_seconds)}")
+
         if path is None:
             return waiting_card(), gr.update(visible=False, value=None), None
         try:
-            inspection = detector.inspect(path, heat_map)
+            inspection = detector.inspect(path, heat_map, tell)
         except AudioError as error:
             return message_card(str(error)), gr.update(visible=False, value=None), None
         verdict, picture = inspection.verdict, draw_inspection(inspection, detector.model.config)
@@ -174,9 +186,11 @@ def build_page(detector: Detector) -> gr.Blocks:
         with gr.Accordion("All figures", open=False):
             figures = gr.JSON(label="Verdict", elem_id="figures")
         gr.Markdown(LIMITS.format(record=track_record(detector)))
+        asked = [clip.change, check.click, heat_map.change]
+        gr.on(asked, None, js=SHOW_ANSWER)
         gr.on(
-            [clip.change, check.click, heat_map.change], judge, [clip, heat_map], [card, picture, figures],
-            api_name="judge", trigger_mode="always_last",
+            asked, judge, [clip, heat_map], [card, picture, figures],
+            api_name="judge", trigger_mode="always_last", show_progress_on=card,
         ).then(None, js=SHOW_ANSWER)  # fmt: skip
         copy.click(fake, clip, clip, api_visibility="private")
         video.upload(lambda path: path, video, clip, api_visibility="private")

@@ -1,6 +1,6 @@
 """A recording -> a Verdict. Training's dev set, evaluation, command line and page all come through here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,11 +105,22 @@ class Detector:
         """Judge one file; raises AudioError if it cannot be judged."""
         return self._judge(path, pictures=False, heat_map=False).verdict
 
-    def inspect(self, path: str | Path, heat_map: bool = False) -> Inspection:
-        """As `predict`, with the spectrogram and, on request, the heat map; raises AudioError."""
-        return self._judge(path, pictures=True, heat_map=heat_map)
+    def inspect(
+        self, path: str | Path, heat_map: bool = False, on_progress: Callable[[float, float], None] | None = None
+    ) -> Inspection:
+        """As `predict`, with the spectrogram and, on request, the heat map; raises AudioError.
 
-    def _judge(self, path: str | Path, pictures: bool, heat_map: bool) -> Inspection:
+        `on_progress` is told after every block how many seconds were heard, and how many the file promises (0: unknown).
+        """
+        return self._judge(path, pictures=True, heat_map=heat_map, on_progress=on_progress)
+
+    def _judge(
+        self,
+        path: str | Path,
+        pictures: bool,
+        heat_map: bool,
+        on_progress: Callable[[float, float], None] | None = None,
+    ) -> Inspection:
         config, info = self.model.config, SourceInfo()
         speech = SpeechTrack(self.speech_detector, config.sample_rate)
         overview = MelOverview(self.model.features) if pictures else None
@@ -119,6 +130,8 @@ class Detector:
                 speech.feed(block)
                 if overview:
                     overview.feed(block)
+                if on_progress:
+                    on_progress(info.duration_seconds, info.promised_seconds)
                 yield block
 
         spans, scores = self._score_windows(iter_windows(listen(), config.window_samples, config.window_hop_samples))

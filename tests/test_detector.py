@@ -179,6 +179,16 @@ def test_long_recording_in_streamed_batches(detector: Detector, voice: np.ndarra
     assert 0 < (inspection.heat.max(0) > 0).mean() <= longest + 0.02  # only the loudest windows are explained
 
 
+def test_who_waits_is_told_how_far_it_is(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.tile(voice, 8), 16_000)
+    told: list[tuple[float, float]] = []
+    inspection = detector.inspect(tmp_path / "long.wav", on_progress=lambda *seconds: told.append(seconds))
+    heard, promised = zip(*told, strict=True)
+    duration = inspection.verdict.duration_seconds
+    assert len(told) > 2 and list(heard) == sorted(heard) and heard[-1] == duration
+    assert promised == pytest.approx([duration] * len(told))
+
+
 def test_silent_stretches_are_not_judged(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
     samples = np.concatenate((voice, np.zeros(5 * 16_000, np.float32)))
     soundfile.write(tmp_path / "pause.wav", samples, 16_000)
