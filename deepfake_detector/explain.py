@@ -1,8 +1,9 @@
 """What decided: a map of the evidence over the spectrogram, and how the answer changes without a band of tones.
 
-The map is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391), element by element. The classic form averages each channel's gradient over the map, which is right for a head behind a global average.
-Ours keeps frequency rows apart, so one channel may speak for "fake" at 7 kHz and for "real" at 300 Hz; multiplying
-gradient and map element by element (HiResCAM, Draelos & Carin 2020, arXiv:2011.08891) keeps that.
+The map is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391), element by element. The classic form averages each channel's
+gradient over the map, which is right for a head behind a global average. Ours keeps frequency rows apart, so one channel
+may speak for "fake" at 7 kHz and for "real" at 300 Hz; multiplying gradient and map element by element (HiResCAM, Draelos &
+Carin 2020, arXiv:2011.08891) keeps that.
 """
 
 import itertools

@@ -125,6 +125,8 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
 
 def _with_groups(clips: list[Clip]) -> list[Clip]:
     """The clips, copies without a group in that of the recording they copy."""
+    if all(clip.group for clip in clips):
+        return clips
     group_of = {clip.path.resolve(): clip.group for clip in clips if clip.group}
     return [
         clip if clip.group else replace(clip, group=group_of.get(clip.original.resolve(), clip.original.as_posix()))
