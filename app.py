@@ -125,7 +125,7 @@ def build_page(detector: Detector) -> gr.Blocks:
         def tell(heard_seconds: float, promised_seconds: float) -> None:
             if promised_seconds > LONG_SECONDS:
                 done = min(heard_seconds / promised_seconds, 1)
-                progress(done, desc=f"Listened to {clock(int(heard_seconds), promised_seconds)}")
+                progress(done, desc=f"Listened to {clock(heard_seconds, promised_seconds)}")
 
         if path is None:
             return waiting_card(), gr.update(visible=False, value=None), None

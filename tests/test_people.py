@@ -64,9 +64,8 @@ def test_only_the_spoken_part_is_kept_with_a_margin() -> None:
 
 def test_a_talk_is_cut_where_somebody_speaks(tmp_path: Path) -> None:
     voice = load_audio(VOICE, SAMPLE_RATE)[: 3 * SAMPLE_RATE]
-    talk = np.concatenate(
-        (np.tile(voice, 6), np.zeros(24 * SAMPLE_RATE, np.float32), voice)
-    )  # seconds 0 to 18, 42 to 45
+    pause = np.zeros(24 * SAMPLE_RATE, np.float32)
+    talk = np.concatenate((np.tile(voice, 6), pause, voice))  # speech from 0 to 18 and from 42 to 45 seconds
     soundfile.write(tmp_path / "talk.wav", talk, SAMPLE_RATE)
     seconds = [len(piece) / SAMPLE_RATE for piece in pieces_of([tmp_path / "talk.wav"], SpeechDetector())]
     assert len(seconds) == 4 and all(MIN_SECONDS <= length <= MAX_SECONDS for length in seconds)

