@@ -339,7 +339,7 @@ def test_robot_clips_are_a_data_set(tmp_path: Path) -> None:
     assert {(c.label, c.split) for c in clips} == {(SPOOF, "train")} and len({c.path for c in clips}) == len(clips)
     espeak = [c for c in clips if c.corpus == "espeak-ng"]
     assert len(espeak) == 240 and max(Counter(c.system for c in espeak).values()) == 3
-    for corpus in ("SVOX Pico", "hibari", "Piper"):  # other voices, where their packages are
+    for corpus in ("SVOX Pico", "hibari", "Piper", "Festival", "Flite"):  # other voices, where their packages are
         assert (f"{corpus} is not installed" in output) == (corpus not in {c.corpus for c in clips})
     assert not find_unreadable(clips[::40], 16_000)
 

@@ -136,7 +136,7 @@ def festival_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
 
 def flite_clips(folder: Path, n_takes: int) -> Iterator[tuple[str, str]]:
     """(file, system), every voice a system of its own."""
-    for take, text, speed in _takes(n_takes // 2):
+    for take, text, speed in _takes(n_takes):
         voice, name = FLITE_VOICES[take % len(FLITE_VOICES)], f"flite_{take}.wav"
         command = ["flite", "-voice", voice, "--setf", f"duration_stretch={1 / speed:.2f}", "-t", text, "-o", name]
         subprocess.run(command, cwd=folder, check=True)
