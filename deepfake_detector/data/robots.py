@@ -31,7 +31,8 @@ from .people import SAMPLE_RATE, decode
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br")
 ESPEAK_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak")
 PICO_VOICES = ("en-GB", "en-US", "de-DE", "es-ES", "fr-FR", "it-IT")
-FESTIVAL_VOICES = (  # Debian: festvox-kallpc16k, festvox-kdlpc16k, festvox-us-slt-hts, festvox-italp16k and so on
+# Debian: festvox-kallpc16k, festvox-us-slt-hts, festvox-italp16k and so on; the Indian ones crash on Latin letters
+FESTIVAL_VOICES = (
     "kal_diphone",
     "ked_diphone",
     "cmu_us_slt_arctic_hts",
@@ -211,7 +212,7 @@ def _sounds(text: str, language: str) -> str:
 
 
 def _takes(n_takes: int, texts: tuple[str, ...] = SENTENCES) -> Iterator[tuple[int, str, float]]:
-    """Number, two random sentences and a speed (1: the voice's own) of each neural clip; always the same ones."""
+    """Number, two random sentences and a speed (1: the voice's own) of each clip; always the same ones."""
     rng = np.random.default_rng(0)
     sentences = [half.strip(". ") + "." for pair in texts for half in pair.split(". ")]
     for take in range(n_takes):
@@ -234,9 +235,10 @@ def make_clips(folder: Path, n_takes: int, download: bool) -> None:
         rows += [(*clip, clip[1].partition(" ")[0]) for clip in recorded_clips(folder)]
         programs += [("Silero", (), silero_clips), ("Kokoro", ("onnxruntime",), kokoro_clips)]
     for corpus, needed, clips in programs:
-        if all(importlib.util.find_spec(name) or shutil.which(name) for name in needed):
-            rows += [(*clip, corpus) for clip in clips(folder, n_takes)]
-        else:
+        is_there = all(importlib.util.find_spec(name) or shutil.which(name) for name in needed)
+        made = [(*clip, corpus) for clip in clips(folder, n_takes)] if is_there else []
+        rows += made
+        if not made:  # also of a program without voices
             print(f"{corpus} is not installed and left out.")
     table = ((file, "spoof", "train", system, "tts", corpus) for file, system, corpus in rows)
     write_whole(folder / "manifest.csv", csv_text(COLUMNS, table))
