@@ -176,6 +176,10 @@ RECIPES = {
     ),
 }
 
+TRAINS_NOTHING = {  # options, and those that do not go with them
+    "evaluate": ("push_to_hub", "resume", "init", "skip_bad_files"),
+    "average": ("evaluate", "resume", "init", "skip_bad_files"),
+}
 NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
 
 
@@ -477,14 +481,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--asvspoof-scores", action="store_true", help="with --evaluate: also scores.txt as the 2019 challenge has it"
     )
     args = parser.parse_args(arguments)
-    if args.evaluate and (args.push_to_hub or args.resume or args.init or args.skip_bad_files):
-        parser.error(
-            "--evaluate trains nothing and leaves nothing out, so --push-to-hub, --resume, --init and --skip-bad-files do not go with it"
-        )
-    if args.average and (args.evaluate or args.resume or args.init or args.skip_bad_files or args.recipe == "first"):
-        parser.error(
-            "--average trains nothing and leaves nothing out, so --evaluate, --resume, --init, --skip-bad-files and --recipe first do not go with it"
-        )
+    for option, others in TRAINS_NOTHING.items():
+        if getattr(args, option) and any(getattr(args, other) for other in others):
+            *some, last = ("--" + other.replace("_", "-") for other in others)
+            parser.error(
+                f"--{option} trains nothing and leaves nothing out, so {', '.join(some)} and {last} do not go with it"
+            )
+    if args.average and args.recipe == "first":
+        parser.error("--average calibrates as --recipe default does, so --recipe first does not go with it")
     if not args.evaluate and (args.split or args.asvspoof_scores):
         parser.error("--split and --asvspoof-scores belong to --evaluate")
     if args.private and not args.push_to_hub:

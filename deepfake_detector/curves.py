@@ -81,14 +81,17 @@ def _draw_training(axes: Axes, log: list[dict]) -> None:
             continue
         epochs, values = np.array(points).T
         if is_share:
-            values, largest = 100 * values, max(largest, 125 * values.max())
+            values, largest = 100 * values, max(largest, 100 * values.max())
         marker = "o" if len(points) == 1 or column == "dev_eer" else None  # one point makes no line
         lines += (twin if is_share else axes).plot(
             epochs, values, color=colour, linestyle=style, marker=marker, markersize=5, label=name
         )
-    twin.set_ylim(0.0, max(5.0, largest))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend
+    twin.set_ylim(0.0, max(5.0, 1.5 * largest))
+    twin.set_yticks([tick for tick in twin.get_yticks() if tick <= 100])
     twin.set_ylabel("%")
-    axes.legend(handles=lines, loc="best", fontsize=9)
+    axes.legend(handles=lines, loc="upper center", fontsize=9, ncols=2)
 
 
 def _draw_det(axes: Axes, labels: np.ndarray, scores: np.ndarray, figures: dict) -> None:

@@ -228,7 +228,7 @@ class Detector:
         config = self.model.config
         scores = without_bands(self.model.network, pictures, N_BANDS).mean(1)
         row_band = int(scores.argmin() if towards_spoof else scores.argmax())
-        band = N_BANDS - 1 - row_band if config.normalise == "colour" else row_band  # there high tones come first
+        band = N_BANDS - 1 - row_band if config.is_drawn else row_band
         low_hz, high_hz = band_hz(config, band)
         return Reason(low_hz, high_hz, self._probability(float(scores[row_band])))
 

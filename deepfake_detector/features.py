@@ -34,8 +34,7 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         assert self.normalise in NORMALISATIONS, self.normalise
-        is_drawn = self.normalise == "colour"
-        assert (self.picture_width > 0) == (self.picture_height > 0) == is_drawn
+        assert (self.picture_width > 0) == (self.picture_height > 0) == self.is_drawn
         assert 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2
         assert 0 < self.window_hop_seconds <= self.window_seconds and self.window_hop_samples > 0
         assert self.hop_length > 0 and self.top_db > 0
@@ -49,9 +48,14 @@ class FeatureConfig:
         return round(self.window_hop_seconds * self.sample_rate)
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether the network sees an RGB picture, whose first row is that of the highest tones."""
+        return self.normalise == "colour"
+
+    @property
     def in_chans(self) -> int:
         """Channels of what the network sees."""
-        return 3 if self.normalise == "colour" else self.normalise.count("+") + 1
+        return 3 if self.is_drawn else self.normalise.count("+") + 1
 
     @property
     def rows(self) -> int:
@@ -72,7 +76,7 @@ class MelSpectrogram(nn.Module):
         bank = mel_filter_bank(config.sample_rate, config.n_fft, config.n_mels, config.f_min_hz, config.f_max_hz)
         self.register_buffer("filter_bank", torch.from_numpy(bank), persistent=False)
         self.register_buffer("hann", torch.hann_window(config.n_fft), persistent=False)
-        if config.normalise == "colour":
+        if config.is_drawn:
             self.register_buffer("colours", _colours("magma"), persistent=False)
 
     def power(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -95,7 +99,7 @@ class MelSpectrogram(nn.Module):
 
     def normalise(self, level_db: torch.Tensor) -> torch.Tensor:
         """dB (batch, n_mels, frames) -> what the network sees; the recording level has no influence."""
-        if self.config.normalise == "colour":
+        if self.config.is_drawn:
             return self.draw(level_db).float() / 255
         return torch.stack([_standardise(_without(kind, level_db)) for kind in self.config.normalise.split("+")], dim=1)
 
@@ -113,7 +117,7 @@ class MelSpectrogram(nn.Module):
 
     def on_mels(self, heat: torch.Tensor) -> torch.Tensor:
         """A map over what the network sees (batch, rows, columns) -> over mel bands (batch, n_mels, columns)."""
-        if self.config.normalise != "colour":
+        if not self.config.is_drawn:
             return heat
         size = (self.config.n_mels, heat.shape[2])
         return nn.functional.interpolate(heat.flip(1).unsqueeze(1), size, mode="area").squeeze(1)
