@@ -232,6 +232,21 @@ def test_batches_are_balanced_and_paired() -> None:
     assert 0.04 < counts["small"] / counts.total() < 0.2  # a hundredth of the clips, a tenth of the draws
 
 
+def test_a_corpus_of_many_systems_is_drawn_no_more_for_them_and_without_recordings_it_makes_no_pair() -> None:
+    clips = [replace(clip(BONAFIDE, corpus=f"r{i % 4}"), page="demo") for i in range(100)]
+    clips += [replace(clip(SPOOF, system=f"s{i % 20}", corpus="only fake"), page="demo") for i in range(100)]
+    clips += [replace(clip(SPOOF, system=f"t{i % 4}", corpus="r0"), page="demo") for i in range(100)]
+    clips += [clip(SPOOF, system=f"u{i % 2}", corpus="unknown") for i in range(200)]
+    counts, pairs = Counter(), set()
+    for seed in range(10):
+        for batch in BalancedBatches(clips, batch_size=16, n_copies=2, place_share=0.5, seed=seed):
+            drawn = [clips[index] for index, _, _ in batch[8:]]
+            pairs.update(fake.corpus for fake in drawn[2:5])
+            counts.update(fake.system if fake.corpus == "unknown" else fake.corpus for fake in drawn[5:])
+    assert pairs == {"r0"}
+    assert all(0.2 < counts[source] / counts.total() < 0.3 for source in ("only fake", "r0", "u0", "u1"))
+
+
 def test_copies_are_drawn_with_their_recordings_and_without_them_as_any_spoof() -> None:
     real = [clip(BONAFIDE, path=f"r{i}.wav") for i in range(32)]
     copies = [replace(clip(SPOOF, path=f"c{i}.wav", system="v"), original=Path(f"r{i}.wav")) for i in range(32)]

@@ -55,10 +55,10 @@ class BalancedBatches:
     They are Griffin-Lim's, made on the spot, or as often each of those that the data set holds (`Clip.original`), which
     are drawn for nothing else; a copy whose recording is missing is a spoof like any other. Of the rest, `place_share` are
     pairs from one place (a corpus or a demo page that has both kinds), so that neither corpus nor page answers for the
-    label. The others are drawn freely, each label by itself. A free clip's chance falls with the square root of its
-    source's size (system for spoofs, corpus for bona fide), a place's chance grows with the square root of the number of
-    pairs in it. Epoch e of a seed is always the same list; `skip` batches of it can be left out to resume. Raises
-    DataError if all spoofs are copies of recordings that are there.
+    label; spoofs of a corpus without recordings are in none, for there the voice would answer. The others are drawn freely,
+    each label by itself. A corpus's chance, like a place's, grows with the square root of its size, a system's within its
+    corpus too; spoofs of unknown corpora count as one corpus a system. Epoch e of a seed is always the same list; `skip`
+    batches of it can be left out to resume. Raises DataError if all spoofs are copies of recordings that are there.
     """
 
     def __init__(self, clips: list[Clip], batch_size: int, n_copies: int, place_share: float, seed: int) -> None:
@@ -125,16 +125,26 @@ def _copies(clips: list[Clip]) -> dict[int, list[int]]:
 def _pool(clips: list[Clip], free: list[int], label: int) -> tuple[np.ndarray, np.ndarray]:
     """Those of the free clips' indices that have a label, and their chances."""
     indices = [i for i in free if clips[i].label == label]
-    sources = [_source(clips[i]) for i in indices]
-    sizes = Counter(sources)
-    return np.array(indices), _chances([sizes[source] ** -0.5 for source in sources])
+    sizes = Counter(_source(clips[i]) for i in indices)
+    corpus_sizes, corpus_weights = Counter(), Counter()
+    for (corpus, _), size in sizes.items():
+        corpus_sizes[corpus] += size
+        corpus_weights[corpus] += size**0.5
+    weights = [
+        corpus_sizes[corpus] ** 0.5 / corpus_weights[corpus] / sizes[corpus, system] ** 0.5
+        for corpus, system in (_source(clips[i]) for i in indices)
+    ]
+    return np.array(indices), _chances(weights)
 
 
 def _places(clips: list[Clip], free: list[int]) -> list[tuple[list[int], list[int]]]:
     """Indices of the bona fide and of the spoofed clips of each corpus and each page that has both."""
+    recorded = {clips[i].corpus for i in free if clips[i].label == BONAFIDE}
     places: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for i in free:
         clip = clips[i]
+        if clip.corpus not in (UNKNOWN, *recorded):
+            continue
         for place in (("corpus", clip.corpus), ("page", clip.page)):
             if place[1] not in ("", UNKNOWN):
                 places.setdefault(place, ([], []))[clip.label].append(i)
@@ -145,6 +155,6 @@ def _chances(weights: list[float]) -> np.ndarray:
     return np.array(weights) / np.sum(weights)
 
 
-def _source(clip: Clip) -> tuple[int, str]:
-    """Where a clip comes from: the corpus of a bona fide one, the system of a spoofed one."""
-    return clip.label, clip.corpus if clip.label == BONAFIDE else clip.system
+def _source(clip: Clip) -> tuple[str, str]:
+    """Where a clip comes from: its corpus, or the system where no corpus is known; and the system."""
+    return clip.system if clip.corpus == UNKNOWN else clip.corpus, clip.system
