@@ -125,25 +125,21 @@ def _copies(clips: list[Clip]) -> dict[int, list[int]]:
 def _pool(clips: list[Clip], free: list[int], label: int) -> tuple[np.ndarray, np.ndarray]:
     """Those of the free clips' indices that have a label, and their chances."""
     indices = [i for i in free if clips[i].label == label]
-    sizes = Counter(_source(clips[i]) for i in indices)
-    corpus_sizes, corpus_weights = Counter(), Counter()
+    sources = [_source(clips[i]) for i in indices]
+    sizes, corpus_sizes, corpus_weights = Counter(sources), Counter(corpus for corpus, _ in sources), Counter()
     for (corpus, _), size in sizes.items():
-        corpus_sizes[corpus] += size
         corpus_weights[corpus] += size**0.5
-    weights = [
-        corpus_sizes[corpus] ** 0.5 / corpus_weights[corpus] / sizes[corpus, system] ** 0.5
-        for corpus, system in (_source(clips[i]) for i in indices)
-    ]
+    weights = [corpus_sizes[source[0]] ** 0.5 / corpus_weights[source[0]] / sizes[source] ** 0.5 for source in sources]
     return np.array(indices), _chances(weights)
 
 
 def _places(clips: list[Clip], free: list[int]) -> list[tuple[list[int], list[int]]]:
     """Indices of the bona fide and of the spoofed clips of each corpus and each page that has both."""
-    recorded = {clips[i].corpus for i in free if clips[i].label == BONAFIDE}
+    usable = {UNKNOWN, *(clips[i].corpus for i in free if clips[i].label == BONAFIDE)}
     places: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
     for i in free:
         clip = clips[i]
-        if clip.corpus not in (UNKNOWN, *recorded):
+        if clip.corpus not in usable:
             continue
         for place in (("corpus", clip.corpus), ("page", clip.page)):
             if place[1] not in ("", UNKNOWN):
