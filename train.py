@@ -54,6 +54,7 @@ from deepfake_detector.data.manifest import (
     read_sound_clips,
     torn_groups,
     torn_systems,
+    without_corpora,
 )
 from deepfake_detector.detector import Detector
 from deepfake_detector.evaluation import (
@@ -177,8 +178,8 @@ RECIPES = {
 }
 
 TRAINS_NOTHING = {  # options, and those that do not go with them
-    "evaluate": ("push_to_hub", "resume", "init", "skip_bad_files"),
-    "average": ("evaluate", "resume", "init", "skip_bad_files"),
+    "evaluate": ("push_to_hub", "resume", "init", "skip_bad_files", "leave_out"),
+    "average": ("evaluate", "resume", "init", "skip_bad_files", "leave_out"),
 }
 NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
 
@@ -456,6 +457,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument("--prepare-only", action="store_true", help="first recipe: draw the pictures and stop")
     parser.add_argument("--skip-bad-files", action="store_true", help="leave unreadable files out and list them")
+    leave_out_help = "corpora not to train on, as one whose voices only machines speak: the voice would tell"
+    parser.add_argument("--leave-out", metavar="CORPUS", nargs="+", help=leave_out_help)
     parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
     parser.add_argument("--tensorboard", action="store_true", help="write OUTPUT/tensorboard as well")
     parser.add_argument(
@@ -522,7 +525,7 @@ def chosen_device(name: str | None) -> str:
 
 
 def chosen_clips(args: argparse.Namespace, config: TrainConfig) -> list[Clip]:
-    """The clips of all data sets, without those that --skip-bad-files left out when the run began.
+    """The clips of all data sets, without those that --skip-bad-files left out when the run began, and --leave-out.
 
     Raises DataError naming every fault, and TrainingError if --output holds a run that is not to go on.
     """
@@ -530,14 +533,15 @@ def chosen_clips(args: argparse.Namespace, config: TrainConfig) -> list[Clip]:
     if args.resume:
         lines = list_of_skipped.read_text(encoding="utf-8").splitlines() if list_of_skipped.is_file() else []
         skipped = {line.split("\t")[0] for line in lines}
-        return [clip for clip in read_clips(args.data) if str(clip.path) not in skipped]
+        clips = [clip for clip in read_clips(args.data) if str(clip.path) not in skipped]
+        return without_corpora(clips, args.leave_out or [])
     refuse_to_overwrite(args.output)
     clips, faults = read_sound_clips(args.data, config.features.sample_rate, args.workers, args.skip_bad_files)
     if faults or list_of_skipped.is_file():
         write_whole(list_of_skipped, "".join(f"{path}\t{fault}\n" for path, fault in faults.items()))
     if faults:
         print("\n  ".join([f"{len(faults)} files are skipped:", *faults.values()]), file=sys.stderr)
-    return clips
+    return without_corpora(clips, args.leave_out or [])
 
 
 def positive(text: str) -> int:
@@ -566,7 +570,7 @@ def licence_id(text: str) -> str:
 def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
     if isinstance(config, FirstConfig):
-        of_default = ("noise", "init", "sam_rho", "skip_bad_files", "compile", "tensorboard")
+        of_default = ("noise", "init", "sam_rho", "skip_bad_files", "leave_out", "compile", "tensorboard")
         values = {name: getattr(args, name) for name in of_default}
         # Not `in (None, False)`: a given 0 equals False.
         given = [

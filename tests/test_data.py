@@ -29,6 +29,7 @@ from deepfake_detector.data.manifest import (
     read_sound_clips,
     torn_groups,
     torn_systems,
+    without_corpora,
 )
 from deepfake_detector.model import BONAFIDE, SPOOF
 from deepfake_detector.resynthesis import griffin_lim_copy
@@ -120,6 +121,16 @@ def test_bad_files_are_left_out_on_request(tmp_path: Path) -> None:
     clips, faults = read_sound_clips([tmp_path / "set.csv"], 16_000, skip_bad_files=True)
     assert [clip.path.name for clip in clips] == ["good.wav"]
     assert [path.name for path in faults] == ["lost.wav"] and "no file called lost.wav" in faults[tmp_path / "lost.wav"]
+
+
+def test_corpora_are_left_out_of_training_only(tmp_path: Path) -> None:
+    rows = "a.wav,real,train,VCTK\nb.wav,fake,train,Studio: anna\nc.wav,fake,dev,Studio\nd.wav,fake,train,\n"
+    (tmp_path / "set.csv").write_text(f"path,label,split,corpus\n{rows}")
+    clips = read_clips([tmp_path / "set.csv"])
+    assert [clip.path.name for clip in without_corpora(clips, ["Studio"])] == ["a.wav", "c.wav", "d.wav"]
+    assert without_corpora(clips, []) == clips
+    with pytest.raises(DataError, match="no corpus named Stage or Studios"):
+        without_corpora(clips, ["Studios", "VCTK", "Stage"])
 
 
 def test_copies_of_one_recording_share_a_group(tmp_path: Path) -> None:

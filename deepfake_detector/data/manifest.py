@@ -108,6 +108,14 @@ def of_split(clips: list[Clip], split: str) -> list[Clip]:
     return chosen
 
 
+def without_corpora(clips: list[Clip], names: list[str]) -> list[Clip]:
+    """The clips without those of the train split that are of the named corpora; raises DataError for unknown names."""
+    unknown = sorted(set(names) - {clip.corpus for clip in clips if clip.split == "train"})
+    if unknown:
+        raise DataError(f"The train split has no corpus named {' or '.join(unknown)}.")
+    return [clip for clip in clips if clip.split != "train" or clip.corpus not in names]
+
+
 def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]:
     """Clips of all data sets, and what is wrong with the sets; raises DataError if there is neither."""
     clips, faults = [], []
