@@ -98,6 +98,7 @@ FEATURES = FeatureConfig(
 )
 
 AUGMENT = AugmentConfig(
+    speed=0.5,
     equaliser=0.4,
     room=0.4,
     noise=0.35,
@@ -113,6 +114,7 @@ AUGMENT = AugmentConfig(
 )
 
 FIRST_AUGMENT = AugmentConfig(
+    speed=0.0,
     equaliser=0.5,
     room=0.0,
     noise=1.0,  # every copy must look different, and the picture hides a change of level

@@ -37,7 +37,7 @@ from deepfake_detector.resynthesis import griffin_lim_copy
 from .conftest import ROOT, tone
 
 CHANCES = (
-    "equaliser", "room", "noise", "clip", "low_pass", "raw_boost", "microphone", "silence", "time_cut", "codec",
+    "speed", "equaliser", "room", "noise", "clip", "low_pass", "raw_boost", "microphone", "silence", "time_cut", "codec",
 )  # fmt: skip
 ALWAYS = AugmentConfig(**dict.fromkeys(CHANCES, 1.0), noise_snr_db=(10, 20), gain_db=(-20, -1))
 NEVER = AugmentConfig(**dict.fromkeys(CHANCES, 0.0), noise_snr_db=(10, 20), gain_db=(-6, -6))
@@ -355,6 +355,12 @@ def test_no_augmentation_changes_the_level_only(voice: np.ndarray) -> None:
     out = augment(voice, 16_000, NEVER, None, np.random.default_rng(0))
     assert np.abs(out).max() == pytest.approx(10 ** (-6 / 20), rel=1e-3)
     assert np.corrcoef(out, voice)[0, 1] > 0.9999
+
+
+def test_speed_moves_the_pitch() -> None:
+    for speed in (0.85, 1.18):
+        hertz = np.argmax(np.abs(np.fft.rfft(steps.change_speed(tone(1.0, hz=400), 16_000, speed))))  # of one second
+        assert hertz == pytest.approx(400 * speed, abs=2)
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the program espeak-ng")

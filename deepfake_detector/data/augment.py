@@ -23,11 +23,14 @@ CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundf
     ("libopencore_amrnb", (8000,), (7, 12)),
 )
 
+SPEEDS = (0.85, 1.18)  # some three semitones down and up
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """Chance of each step (0..1) and its range."""
 
+    speed: float
     equaliser: float
     room: float
     noise: float
@@ -65,6 +68,8 @@ def augment(
     samples: np.ndarray, sample_rate: int, config: AugmentConfig, noises: Noises | None, rng: np.random.Generator
 ) -> np.ndarray:
     """A new array (samples,), the chain in the order in which the world applies it: source, room, device, codec."""
+    if rng.random() < config.speed:
+        samples = change_speed(samples, sample_rate, rng.uniform(*SPEEDS))
     if rng.random() < config.silence:
         samples = vary_edges(samples, sample_rate, rng)
     if rng.random() < config.time_cut:
@@ -87,6 +92,14 @@ def augment(
     if rng.random() < config.codec:
         samples = through_codec(samples, sample_rate, rng)
     return samples
+
+
+def change_speed(samples: np.ndarray, sample_rate: int, speed: float) -> np.ndarray:
+    """Play at another speed, which moves pitch and formants, as if somebody else spoke (Ko et al. 2015); length kept.
+
+    So that training has several voices where its data have one, and who speaks says less.
+    """
+    return np.resize(soxr.resample(samples, sample_rate * speed, sample_rate), len(samples))
 
 
 def equalise(samples: np.ndarray, rng: np.random.Generator, n_points: int = 8, range_db: float = 9.0) -> np.ndarray:
