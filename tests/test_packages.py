@@ -1,17 +1,33 @@
-"""Packages fetched from a server that answers as PyPI does."""
+"""Packages that pip fetches from an index on this machine."""
 
 import io
-import json
+import os
 import tarfile
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from deepfake_detector.data import packages
 from deepfake_detector.data.packages import PackageError, unpack
+
+WHEEL, SOURCE = "voices-1.0-py3-none-any.whl", "voices-1.0.tar.gz"
+METADATA = b"Metadata-Version: 2.1\nName: voices\nVersion: 1.0\n"
+# pip asks a source archive for its metadata; this one answers by itself, so nothing else has to be fetched to build it
+BUILD = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+BACKEND = b"""
+from pathlib import Path
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    (Path(folder) / "voices-1.0.dist-info").mkdir()
+    (Path(folder) / "voices-1.0.dist-info" / "METADATA").write_bytes(%r)
+    return "voices-1.0.dist-info"
+
+def build_wheel(*args):
+    raise NotImplementedError
+""" % METADATA
 
 
 def zipped(**files: bytes) -> bytes:
@@ -22,68 +38,69 @@ def zipped(**files: bytes) -> bytes:
     return content.getvalue()
 
 
-def tarred(**files: bytes) -> bytes:
+def wheel(**files: bytes) -> bytes:
+    about = {
+        "voices-1.0.dist-info/METADATA": METADATA,
+        "voices-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "voices-1.0.dist-info/RECORD": b"",
+    }
+    return zipped(**about, **files)
+
+
+def source(**files: bytes) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
+        for name, data in {"PKG-INFO": METADATA, "pyproject.toml": BUILD, "backend.py": BACKEND, **files}.items():
+            entry = tarfile.TarInfo(f"voices-1.0/{name}")
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
     return content.getvalue()
 
 
 @pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Files of a release 1.0 of `voices`; its page lists them with addresses relative to the package's."""
-    held: dict[str, bytes] = {}
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            listed = [{"filename": n, "size": len(d), "url": f"../../packages/{n}"} for n, d in held.items()]
-            answers = {f"/packages/{name}": data for name, data in held.items()}
-            answers["/pypi/voices/json"] = json.dumps({"releases": {"1.0": listed}}).encode()
-            self.send_response(200 if self.path in answers else 404)
-            self.end_headers()
-            self.wfile.write(answers.get(self.path, b""))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder whose files pip finds as those of `voices`; what else pip is told by this machine is set aside."""
+    index = tmp_path / "index"
+    (index / "voices").mkdir(parents=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=index))
     Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(packages, "PYPI", f"http://127.0.0.1:{server.server_port}")
-    yield held
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield index / "voices"
     server.shutdown()
     server.server_close()
 
 
-def test_largest_file_of_a_release_is_unpacked_once(files: dict[str, bytes], tmp_path: Path) -> None:
-    files["voices-1.0-py3-none-any.whl"] = zipped(code=b"")
-    files["voices-1.0.tar.gz"] = tarred(
-        **{"voices-1.0/person.wav": bytes(range(256)), "voices-1.0/talk.zip": zipped(a=b"1")}
-    )
-    folder = unpack("voices==1.0", tmp_path)
-    assert (folder / "voices-1.0" / "person.wav").read_bytes() == bytes(range(256))
+def test_larger_file_of_a_release_is_unpacked_once(release: Path, tmp_path: Path) -> None:
+    (release / WHEEL).write_bytes(wheel(code=b""))
+    sound = os.urandom(4096)
+    (release / SOURCE).write_bytes(source(**{"person.wav": sound, "talk.zip": zipped(a=b"1")}))
+    folder = unpack("voices==1.0", tmp_path / "packages")
+    assert (folder / "voices-1.0" / "person.wav").read_bytes() == sound
     assert (folder / "voices-1.0" / "talk" / "a").read_bytes() == b"1"
-    assert [path.name for path in tmp_path.iterdir()] == ["voices==1.0"]
-    files.clear()
-    assert unpack("voices==1.0", tmp_path) == folder
+    assert list((tmp_path / "packages").iterdir()) == [folder]
+    (release / WHEEL).unlink()
+    (release / SOURCE).unlink()
+    assert unpack("voices==1.0", tmp_path / "packages") == folder
 
 
-def test_wheels_are_unpacked(files: dict[str, bytes], tmp_path: Path) -> None:
-    files["voices-1.0-py3-none-any.whl"] = zipped(**{"voices/person.wav": b"sound"})
-    assert (unpack("voices==1.0", tmp_path) / "voices" / "person.wav").read_bytes() == b"sound"
+def test_wheels_are_unpacked(release: Path, tmp_path: Path) -> None:
+    (release / WHEEL).write_bytes(wheel(**{"voices/person.wav": b"sound"}))
+    assert (unpack("voices==1.0", tmp_path / "packages") / "voices" / "person.wav").read_bytes() == b"sound"
 
 
-def test_an_archive_that_is_none_is_one_sentence(files: dict[str, bytes], tmp_path: Path) -> None:
-    files["voices-1.0.tar.gz"] = b"no archive"
-    with pytest.raises(PackageError, match=r"voices==1\.0 could not be had from PyPI"):
-        unpack("voices==1.0", tmp_path)
-    assert not (tmp_path / "voices==1.0").exists()
+def test_an_archive_that_is_none_is_one_sentence(release: Path, tmp_path: Path) -> None:
+    (release / SOURCE).write_bytes(b"no archive")
+    with pytest.raises(PackageError, match=r"^voices==1\.0 could not be had from PyPI[^\n]*$"):
+        unpack("voices==1.0", tmp_path / "packages")
+    assert list((tmp_path / "packages").iterdir()) == []
 
 
 @pytest.mark.parametrize("package", ["nobody==1.0", "voices==2.0", "voices==1.0"])
-def test_what_is_not_there_is_one_sentence(package: str, files: dict[str, bytes], tmp_path: Path) -> None:
-    with pytest.raises(PackageError, match=f"{package} could not be had from PyPI"):
-        unpack(package, tmp_path)
-    assert not (tmp_path / package).exists()
+def test_what_is_not_there_is_one_sentence(package: str, release: Path, tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=rf"^{package} could not be had from PyPI[^\n]*$"):
+        unpack(package, tmp_path / "packages")
+    assert list((tmp_path / "packages").iterdir()) == []
