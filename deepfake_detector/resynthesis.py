@@ -1,4 +1,4 @@
-"""A vocoded copy of a recording: the words and the voice stay, the waveform is made anew by a machine."""
+"""Copies of a recording as machines make them: vocoded, filtered to another voice, joined from pieces."""
 
 import numpy as np
 import torch
@@ -7,6 +7,8 @@ from .features import mel_filter_bank
 
 N_FFT, HOP_LENGTH = 1024, 256
 MOMENTUM = 0.99
+MAX_FILTER_NEPER = 2.3  # some 20 dB
+MIN_DISTANCE_FRAMES = 12  # some 0.1 s, so that a frame does not take its neighbour's envelope
 
 
 def griffin_lim_copy(samples: np.ndarray, sample_rate: int, n_mels: int = 80, n_iterations: int = 32) -> np.ndarray:
@@ -34,7 +36,71 @@ def griffin_lim_copy(samples: np.ndarray, sample_rate: int, n_mels: int = 80, n_
         angle = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous
         angle = angle / angle.abs().clamp_min(1e-12)
         previous = rebuilt
-    copy = synthesise(magnitude * angle).numpy()
+    return _at_level_of(synthesise(magnitude * angle).numpy(), samples)
+
+
+def filtered_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Voice conversion by spectral filtering, as attacks A06 and A19 of ASVspoof 2019: no vocoder, the source's own phase.
+
+    Each frame of (samples,) gets the spectral envelope of the frame that is most like it in another place of the recording,
+    warped along frequency as another vocal tract would (Kobayashi et al. 2014 filter alike). Pitch and level stay.
+    """
+    n_fft, hop_length = 512, sample_rate // 125
+    window = torch.hann_window(n_fft)
+    waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+    spectrum = torch.stft(waveform, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
+    cepstrum = torch.fft.irfft((spectrum.abs() + 1e-4 * spectrum.abs().max() + 1e-9).log(), dim=0)
+    shape = cepstrum[1 : int(rng.integers(20, 45))]  # without the level, and too smooth for the pitch to be in it
+    n_frames = shape.shape[1]
+    apart = (torch.arange(n_frames)[:, None] - torch.arange(n_frames)).abs()
+    likeness = torch.cdist(shape.T, shape.T).masked_fill(apart < min(MIN_DISTANCE_FRAMES, n_frames // 3), torch.inf)
+    other = shape[:, likeness.argmin(1)]
+    warp = float(rng.uniform(0.85, 0.95) if rng.random() < 0.5 else rng.uniform(1.05, 1.18))
+    places = (torch.arange(n_fft // 2 + 1) * warp).clamp_max(n_fft // 2).round().long()
+    gain = _envelope(other, n_fft)[places] - _envelope(shape, n_fft)
+    filtered = spectrum * gain.clamp(-MAX_FILTER_NEPER, MAX_FILTER_NEPER).exp()
+    copy = torch.istft(filtered, n_fft, hop_length, window=window, length=len(waveform)).numpy()
+    return _at_level_of(copy, samples)
+
+
+def _envelope(cepstrum: torch.Tensor, n_fft: int) -> torch.Tensor:
+    """Cepstral coefficients from the first on (n, frames) -> log-magnitudes (bins, frames)."""
+    quefrency = torch.arange(1, len(cepstrum) + 1)
+    bins = torch.arange(n_fft // 2 + 1)
+    return 2 * torch.cos(2 * torch.pi * bins[:, None] * quefrency / n_fft) @ cepstrum
+
+
+def joined_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Concatenation of natural pieces, as attacks A04 and A16 of ASVspoof 2019: (samples,) cut into units and joined anew.
+
+    Each unit comes from a little before or after its place, a little faster or slower and louder or softer than spoken,
+    as units out of different sentences are; joins are made where the waveforms fit and are faded over.
+    """
+    joined = np.empty(0, dtype=np.float32)
+    n_fade = int(rng.uniform(0.002, 0.008) * sample_rate)
+    while len(joined) < len(samples) + n_fade:
+        n_unit = min(int(rng.uniform(0.06, 0.25) * sample_rate), len(samples))
+        start = len(joined) + int(rng.uniform(-0.04, 0.04) * sample_rate)
+        start = int(np.clip(start, 0, len(samples) - n_unit))
+        unit = samples[start : start + n_unit] * 10 ** (rng.uniform(-2, 2) / 20)
+        n_played = int(n_unit * rng.uniform(0.95, 1.05))
+        unit = np.interp(np.linspace(0, n_unit - 1, n_played), np.arange(n_unit), unit).astype(np.float32)
+        joined = _join(joined, unit, n_fade, n_search=int(rng.uniform(0, 0.008) * sample_rate))
+    return _at_level_of(joined[: len(samples)], samples)
+
+
+def _join(head: np.ndarray, unit: np.ndarray, n_fade: int, n_search: int) -> np.ndarray:
+    """Append a unit with a cross-fade, its first samples up to `n_search` dropped so that it fits the end of `head`."""
+    if len(head) < n_fade or len(unit) < 2 * n_fade + n_search:
+        return np.concatenate([head, unit])
+    end = head[-n_fade:]
+    skip = int(np.argmax(np.correlate(unit[: n_fade + n_search], end)))
+    fade = np.linspace(0, 1, n_fade, dtype=np.float32)
+    seam = (1 - fade) * end + fade * unit[skip : skip + n_fade]
+    return np.concatenate([head[:-n_fade], seam, unit[skip + n_fade :]])
+
+
+def _at_level_of(copy: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return copy * (np.sqrt(np.mean(samples**2)) / max(float(np.sqrt(np.mean(copy**2))), 1e-9))
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +19,7 @@ from deepfake_detector.audio import AudioError
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.asvspoof import PROTOCOL_FOLDER, PROTOCOLS
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
-from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_window
+from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_copy, random_window
 from deepfake_detector.data.manifest import (
     Clip,
     DataError,
@@ -32,7 +33,7 @@ from deepfake_detector.data.manifest import (
     without_corpora,
 )
 from deepfake_detector.model import BONAFIDE, SPOOF
-from deepfake_detector.resynthesis import griffin_lim_copy
+from deepfake_detector.resynthesis import filtered_copy, griffin_lim_copy, joined_copy
 
 from .conftest import ROOT, tone
 
@@ -388,8 +389,12 @@ def test_invented_rooms_answer_after_the_direct_sound_and_fade() -> None:
     for seed in range(20):
         room = steps.invented_room(16_000, np.random.default_rng(seed))
         energy = room**2
-        assert np.argmax(energy) == 0 and energy[1:16].sum() == 0 < energy[16:].sum() < 2.1
+        assert np.argmax(energy) == 0 and energy[1:16].sum() == 0 < energy[16:].sum() < 3.2
         assert energy[6_000:].sum() < 0.1 * energy[16:2_000].sum()
+        early, late = (np.abs(np.fft.rfft(room[start : start + 1_600])) ** 2 for start in (16, 1_616))
+        assert (
+            late[300:].sum() / early[300:].sum() < 1.2 * late[:50].sum() / early[:50].sum()
+        )  # above 3 kHz, below 500 Hz
 
 
 def test_noise_has_the_ratio_it_says() -> None:
@@ -456,3 +461,49 @@ def test_vocoded_copy_sounds_alike_but_is_another_waveform(voice: np.ndarray) ->
     assert abs(np.corrcoef(copy, voice)[0, 1]) < 0.5
     envelopes = [np.convolve(np.abs(x), np.ones(800), "valid")[::400] for x in (voice, copy)]
     assert np.corrcoef(*envelopes)[0, 1] > 0.95
+
+
+def natural_share(copy: np.ndarray, voice: np.ndarray, n_piece: int = 320, n_around: int = 1_600) -> float:
+    """How alike, at best 1, the loud pieces of 20 ms are to some stretch of the recording near their place (median)."""
+    likeness = []
+    for start in range(n_around, len(copy) - n_around - n_piece, 8 * n_piece):
+        piece, near = copy[start : start + n_piece], voice[start - n_around : start + n_around + n_piece]
+        if np.std(piece) > 0.5 * np.std(voice):
+            power = np.convolve(near**2, np.ones(n_piece), "valid") * np.sum(piece**2)
+            likeness.append((np.correlate(near, piece, "valid") / np.sqrt(power + 1e-12)).max())
+    return float(np.median(likeness))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filtered_copy_has_another_envelope_and_the_same_pitch(voice: np.ndarray, seed: int) -> None:
+    copy = filtered_copy(voice, 16_000, np.random.default_rng(seed))
+    assert copy.shape == voice.shape and copy.dtype == np.float32
+    assert np.sqrt(np.mean(copy**2)) == pytest.approx(np.sqrt(np.mean(voice**2)), rel=0.01)
+    loud = librosa.feature.rms(y=voice)[0] > 0.05
+    before, after = (np.median(librosa.yin(x, fmin=70, fmax=400, sr=16_000)[loud]) for x in (voice, copy))
+    assert after == pytest.approx(before, rel=0.03)
+    power = [librosa.feature.melspectrogram(y=x, sr=16_000, n_mels=40).mean(axis=1) for x in (voice, copy)]
+    assert np.std(10 * np.log10(power[0] / power[1])) > 0.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_joined_copy_is_of_natural_pieces_out_of_their_places(voice: np.ndarray, seed: int) -> None:
+    copy = joined_copy(voice, 16_000, np.random.default_rng(seed))
+    assert copy.shape == voice.shape and copy.dtype == np.float32
+    assert np.sqrt(np.mean(copy**2)) == pytest.approx(np.sqrt(np.mean(voice**2)), rel=0.01)
+    assert natural_share(copy, voice) > 0.9 and abs(np.corrcoef(copy, voice)[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize("n_samples", [1, 20, 400, 3_000])
+def test_the_shortest_recordings_have_copies_too(voice: np.ndarray, n_samples: int) -> None:
+    for copy in (filtered_copy, joined_copy):
+        samples = copy(voice[9_000 : 9_000 + n_samples], 16_000, np.random.default_rng(0))
+        assert samples.shape == (n_samples,) and np.isfinite(samples).all()
+
+
+def test_copies_are_of_every_kind(voice: np.ndarray) -> None:
+    samples = voice[8_000:32_000]
+    copies = [random_copy(samples, 16_000, np.random.default_rng(seed)) for seed in range(12)]
+    assert np.array_equal(copies[3], random_copy(samples, 16_000, np.random.default_rng(3)))
+    shares = [natural_share(copy, samples) for copy in copies]
+    assert min(shares) < 0.7 and max(shares) > 0.95

@@ -17,7 +17,8 @@ WHEEL, SOURCE = "voices-1.0-py3-none-any.whl", "voices-1.0.tar.gz"
 METADATA = b"Metadata-Version: 2.1\nName: voices\nVersion: 1.0\n"
 # pip asks a source archive for its metadata; this one answers by itself, so nothing else has to be fetched to build it
 BUILD = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-BACKEND = b"""
+BACKEND = (
+    b"""
 from pathlib import Path
 
 def prepare_metadata_for_build_wheel(folder, config_settings=None):
@@ -27,7 +28,9 @@ def prepare_metadata_for_build_wheel(folder, config_settings=None):
 
 def build_wheel(*args):
     raise NotImplementedError
-""" % METADATA
+"""
+    % METADATA
+)
 
 
 def zipped(**files: bytes) -> bytes:

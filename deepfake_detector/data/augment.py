@@ -293,11 +293,22 @@ def _draw_room(sample_rate: int, noises: Noises | None, rng: np.random.Generator
 
 
 def invented_room(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Direct sound, then noise that fades by 60 dB in 0.1 to 0.6 s: half a second of a room of no particular shape."""
-    seconds = np.arange(sample_rate // 2) / sample_rate
-    tail = rng.standard_normal(len(seconds)) * np.exp(-np.log(1000) * seconds / rng.uniform(0.1, 0.6))
+    """Half a second of a room of no particular shape: direct sound, echoes of single walls, then noise that fades.
+
+    It fades by 60 dB in 0.1 to 0.6 s, more slowly below 500 Hz and sooner above 2 kHz, as walls and air take high sounds first.
+    """
+    n_samples = sample_rate // 2
+    seconds = np.arange(n_samples) / sample_rate
+    spectrum, frequency = np.fft.rfft(rng.standard_normal(n_samples)), np.fft.rfftfreq(n_samples, 1 / sample_rate)
+    fade_seconds, tail = rng.uniform(0.1, 0.6), np.zeros(n_samples)
+    bands = ((0, 500, rng.uniform(1.0, 1.4)), (500, 2_000, 1.0), (2_000, np.inf, rng.uniform(0.4, 1.0)))
+    for low_hz, high_hz, slowness in bands:
+        band = np.fft.irfft(spectrum * ((frequency >= low_hz) & (frequency < high_hz)), n_samples)
+        tail += band * np.exp(-np.log(1000) * seconds / (fade_seconds * slowness))
+    echoes = rng.integers(0, sample_rate // 25, rng.integers(0, 12))  # within 40 ms
+    tail[echoes] += rng.choice([-4.0, 4.0], len(echoes)) * np.exp(-np.log(1000) * seconds[echoes] / fade_seconds)
     tail[seconds < rng.uniform(0.001, 0.008)] = 0.0  # nothing comes back before the nearest wall
-    direct_to_tail_db = rng.uniform(-3.0, 15.0)
+    direct_to_tail_db = rng.uniform(-5.0, 15.0)
     response = tail / np.sqrt(np.sum(tail**2)) * 10 ** (-direct_to_tail_db / 20)
     response[0] = 1.0
     return response

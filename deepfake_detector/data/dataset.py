@@ -9,11 +9,13 @@ from torch.utils.data import Dataset
 
 from ..audio import fill_window, load_audio
 from ..model import BONAFIDE, SPOOF
-from ..resynthesis import griffin_lim_copy
+from ..resynthesis import filtered_copy, griffin_lim_copy, joined_copy
 from .augment import AugmentConfig, Noises, augment
 from .manifest import UNKNOWN, Clip, DataError
 
-Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a vocoded copy of it)
+Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a copy of it)
+
+FILTERED_SHARE = JOINED_SHARE = 0.25  # of the copies made on the spot
 
 
 class TrainingWindows(Dataset):
@@ -26,18 +28,27 @@ class TrainingWindows(Dataset):
         self.config, self.noises = config, noises
 
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int]:
-        index, seed, vocode = draw
+        index, seed, copy = draw
         clip, rng = self.clips[index], np.random.default_rng(seed)
         samples = random_window(load_audio(clip.path, self.sample_rate), self.crop_samples, rng)
-        if vocode:
-            n_mels, n_iterations = int(rng.choice([60, 80, 100, 128])), int(rng.integers(8, 33))
-            samples = griffin_lim_copy(samples, self.sample_rate, n_mels, n_iterations)
+        if copy:
+            samples = random_copy(samples, self.sample_rate, rng)
         samples = augment(samples, self.sample_rate, self.config, self.noises, rng)
         waveform = torch.from_numpy(fill_window(samples, self.crop_samples).astype(np.float32))
-        return waveform, SPOOF if vocode else clip.label
+        return waveform, SPOOF if copy else clip.label
 
     def __len__(self) -> int:
         return len(self.clips)
+
+
+def random_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """What a machine makes of a recording (samples,): half of the copies are vocoded, the others filtered or joined."""
+    kind = rng.random()
+    if kind < FILTERED_SHARE:
+        return filtered_copy(samples, sample_rate, rng)
+    if kind < FILTERED_SHARE + JOINED_SHARE:
+        return joined_copy(samples, sample_rate, rng)
+    return griffin_lim_copy(samples, sample_rate, int(rng.choice([60, 80, 100, 128])), int(rng.integers(8, 33)))
 
 
 def random_window(samples: np.ndarray, window_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -51,8 +62,8 @@ def random_window(samples: np.ndarray, window_samples: int, rng: np.random.Gener
 class BalancedBatches:
     """Batch sampler: a bona fide half, then a spoofed half whose item i is the partner of the first half's item i.
 
-    The first `n_copies` partners are vocoded copies of the bona fide clip itself: only the vocoding tells them apart.
-    They are Griffin-Lim's, made on the spot, or as often each of those that the data set holds (`Clip.original`), which
+    The first `n_copies` partners are copies of the bona fide clip itself: only what a machine did to it tells them apart.
+    They are made on the spot (`random_copy`), or as often each of those that the data set holds (`Clip.original`), which
     are drawn for nothing else; a copy whose recording is missing is a spoof like any other. Of the rest, `place_share` are
     pairs from one place (a corpus or a demo page that has both kinds), so that neither corpus nor page answers for the
     label; spoofs of a corpus without recordings are in none, for there the voice would answer. The others are drawn freely,
@@ -94,14 +105,14 @@ class BalancedBatches:
             batch = [(index, False) for index in bonafide] + copies + [(index, False) for index in spoofed]
             seeds = rng.integers(2**62, size=len(batch))
             if number >= self.skip:
-                yield [(index, int(seed), vocode) for (index, vocode), seed in zip(batch, seeds, strict=True)]
+                yield [(index, int(seed), copy) for (index, copy), seed in zip(batch, seeds, strict=True)]
 
     def _draw(self, label: int, n: int, rng: np.random.Generator) -> list[int]:
         indices, chances = self._pools[label]
         return [int(index) for index in rng.choice(indices, size=n, p=chances)]
 
     def _draw_copy(self, index: int, rng: np.random.Generator) -> tuple[int, bool]:
-        """(clip, vocode it now?) for a copy of a bona fide clip, each of its copies with the same chance."""
+        """(clip, copy it now?) for a copy of a bona fide clip, each of its copies with the same chance."""
         held = self._copies.get(index, [])
         choice = int(rng.integers(len(held) + 1))
         return (index, True) if choice == len(held) else (held[choice], False)
@@ -113,7 +124,7 @@ class BalancedBatches:
 
 
 def _copies(clips: list[Clip]) -> dict[int, list[int]]:
-    """Index of a recording -> indices of its vocoded copies."""
+    """Index of a recording -> indices of the copies that the data set holds."""
     index_of = {clip.path.resolve(): i for i, clip in enumerate(clips) if clip.label == BONAFIDE}
     copies: dict[int, list[int]] = {}
     for i, clip in enumerate(clips):
