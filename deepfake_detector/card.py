@@ -52,6 +52,7 @@ expect somewhat worse elsewhere.
 | balanced accuracy at 0.5 | {balanced_accuracy} |
 | real recordings called fake at 0.5 | {bonafide_called_fake} |
 | fake recordings called real at 0.5 | {spoof_called_real} |
+| real recordings answered "fake" / fake ones answered "real" | {bonafide_answered_fake} / {spoof_answered_real} |
 | expected calibration error | {ece:.3f} |
 | answered "can't tell" | {cannot_tell} |
 | wrong when it says "fake" / "real" | {wrong_when_fake} / {wrong_when_real} |
@@ -70,8 +71,8 @@ Per family of synthesis, against all bona fide clips:
 
 {attack_table}Per corpus of ten clips or more, at 0.5:
 
-| corpus | bona fide | of them called fake | spoofed | of them called real | EER |
-|---|---|---|---|---|---|
+| corpus | bona fide | of them called fake | answered "fake" | spoofed | of them called real | EER |
+|---|---|---|---|---|---|---|
 {corpus_rows}
 
 ## How it was made
@@ -87,7 +88,8 @@ Per family of synthesis, against all bona fide clips:
 """
     + USE
 )
-TRAINED = """Vocoded copies of the bona fide clips are extra spoofs, each in the batch of its original. Batches pair real and fake of one
+TRAINED = """Copies of the bona fide clips (vocoded, filtered to another voice, joined from pieces) are extra spoofs, each in the
+batch of its original. Batches pair real and fake of one
 corpus or page. Augmentation: speed, equaliser, rooms, {noise}, RawBoost, a browser's microphone (noise suppression, automatic
 gain), overdrive, band limits, MP3, Vorbis, Opus, AAC, G.711, G.722 and AMR, time cuts, moved edges, random floors, masked bands and
 stretches. Started from {start};
@@ -137,6 +139,7 @@ ATTACKS = """Per attack of ASVspoof 2019 LA, against its bona fide clips:
 {rows}
 
 """
+CORPUS_COLUMNS = ("bonafide", "bonafide_called_fake", "bonafide_answered_fake", "spoof", "spoof_called_real", "eer")
 RESULTS = {
     "eer": "Equal error rate",
     "eer_without_codec": "Equal error rate without codecs",
@@ -149,7 +152,10 @@ RESULTS = {
 def model_card(figures: dict, command: str) -> str:
     """Markdown card from the figures of `evaluation.report` and the settings of the run."""
     settings = figures["settings"]
-    percents = ("eer", "eer_without_codec", "balanced_accuracy", "bonafide_called_fake", "spoof_called_real")
+    percents = (
+        *("eer", "eer_without_codec", "balanced_accuracy", "bonafide_called_fake", "spoof_called_real"),
+        *("bonafide_answered_fake", "spoof_answered_real", "cannot_tell", "wrong_when_fake", "wrong_when_real"),
+    )
     text = CARD.format(
         network=NAMES[settings["network"]],
         window_seconds=settings["window_seconds"],
@@ -159,14 +165,11 @@ def model_card(figures: dict, command: str) -> str:
         worst=_worst(figures["worst_corpus"]),
         family_rows=_system_rows(figures["per_family"]),
         attack_table=_attack_table(figures["per_attack"]),
-        corpus_rows="\n".join(
-            _row(name, row, ("bonafide", "bonafide_called_fake", "spoof", "spoof_called_real", "eer"))
-            for name, row in figures["per_corpus"].items()
-        ),
+        corpus_rows="\n".join(_row(name, row, CORPUS_COLUMNS) for name, row in figures["per_corpus"].items()),
         command=command,
         data=_data_table(settings["data"]),
         license=settings["license"],
-        **{name: _percent(figures[name]) for name in (*percents, "cannot_tell", "wrong_when_fake", "wrong_when_real")},
+        **{name: _percent(figures[name]) for name in percents},
         **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
         made=_how_made(settings),
     )

@@ -103,7 +103,7 @@ def report(model: SpoofClassifier, scores: Scores) -> dict:
     bonafide = np.flatnonzero(labels == BONAFIDE)
     asvspoof_bonafide = np.array([i for i in corpus[CORPUS] if labels[i] == BONAFIDE], dtype=int)
     per_corpus = {
-        name: _corpus_row(labels[rows], values[rows], probabilities[rows])
+        name: _corpus_row(labels[rows], values[rows], probabilities[rows], float(model.bounds[1]))
         for name, rows in sorted(corpus.items(), key=lambda item: -len(item[1]))
         if len(rows) >= MIN_CORPUS_CLIPS
     }
@@ -187,6 +187,8 @@ def _answers(labels: np.ndarray, probabilities: np.ndarray, model: SpoofClassifi
         "balanced_accuracy": balanced_accuracy(labels, probabilities),
         "bonafide_called_fake": _share(probabilities[bonafide] >= 0.5),
         "spoof_called_real": _share(probabilities[spoofed] < 0.5),
+        "bonafide_answered_fake": _share(probabilities[bonafide] >= fake_above),
+        "spoof_answered_real": _share(probabilities[spoofed] < real_below),
         "expected_calibration_error": expected_calibration_error(labels, probabilities),
         "real_below": real_below,
         "fake_above": fake_above,
@@ -208,9 +210,10 @@ def _eer_against(bonafide: np.ndarray, spoof: np.ndarray) -> float | None:
     return equal_error_rate(np.r_[np.zeros(len(bonafide)), np.ones(len(spoof))], np.r_[bonafide, spoof])[0]
 
 
-def _corpus_row(labels: np.ndarray, values: np.ndarray, probabilities: np.ndarray) -> dict:
+def _corpus_row(labels: np.ndarray, values: np.ndarray, probabilities: np.ndarray, fake_above: float) -> dict:
     row = {"bonafide": int((labels == 0).sum()), "spoof": int((labels == 1).sum())}
     row["bonafide_called_fake"] = _share(probabilities[labels == 0] >= 0.5)
+    row["bonafide_answered_fake"] = _share(probabilities[labels == 0] >= fake_above)
     row["spoof_called_real"] = _share(probabilities[labels == 1] < 0.5)
     if 0 < labels.sum() < len(labels):
         row["eer"] = equal_error_rate(labels, values)[0]
@@ -223,7 +226,7 @@ def _worst(per_corpus: dict[str, dict]) -> dict | None:
     if not large:
         return None
     worst = max(large, key=lambda row: row["bonafide_called_fake"])
-    return {name: worst[name] for name in ("name", "bonafide", "bonafide_called_fake")}
+    return {name: worst[name] for name in ("name", "bonafide", "bonafide_called_fake", "bonafide_answered_fake")}
 
 
 def _share(flags: np.ndarray) -> float | None:
