@@ -531,19 +531,19 @@ def chosen_clips(args: argparse.Namespace, config: TrainConfig) -> list[Clip]:
 
     Raises DataError naming every fault, and TrainingError if --output holds a run that is not to go on.
     """
-    list_of_skipped = args.output / "skipped.txt"
+    list_of_skipped, leave_out = args.output / "skipped.txt", args.leave_out or ()
     if args.resume:
         lines = list_of_skipped.read_text(encoding="utf-8").splitlines() if list_of_skipped.is_file() else []
         skipped = {line.split("\t")[0] for line in lines}
-        clips = [clip for clip in read_clips(args.data) if str(clip.path) not in skipped]
-        return without_corpora(clips, args.leave_out or [])
+        return [clip for clip in without_corpora(read_clips(args.data), leave_out) if str(clip.path) not in skipped]
     refuse_to_overwrite(args.output)
-    clips, faults = read_sound_clips(args.data, config.features.sample_rate, args.workers, args.skip_bad_files)
+    sample_rate = config.features.sample_rate
+    clips, faults = read_sound_clips(args.data, sample_rate, args.workers, args.skip_bad_files, leave_out)
     if faults or list_of_skipped.is_file():
         write_whole(list_of_skipped, "".join(f"{path}\t{fault}\n" for path, fault in faults.items()))
     if faults:
         print("\n  ".join([f"{len(faults)} files are skipped:", *faults.values()]), file=sys.stderr)
-    return without_corpora(clips, args.leave_out or [])
+    return clips
 
 
 def positive(text: str) -> int:

@@ -134,6 +134,17 @@ def test_corpora_are_left_out_of_training_only(tmp_path: Path) -> None:
         without_corpora(clips, ["Studios", "VCTK", "Stage"])
 
 
+def test_what_is_left_out_is_not_decoded_and_a_wrong_name_is_told_first(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["good.wav"])
+    rows = "good.wav,real,train,VCTK\nlost.wav,fake,train,Studio\n"
+    (tmp_path / "set.csv").write_text(f"path,label,split,corpus\n{rows}")
+    clips, _ = read_sound_clips([tmp_path / "set.csv"], 16_000, leave_out=["Studio"])
+    assert [clip.path.name for clip in clips] == ["good.wav"]
+    with pytest.raises(DataError, match="no corpus named Studios") as caught:
+        read_sound_clips([tmp_path / "set.csv"], 16_000, leave_out=["Studios"])
+    assert "lost.wav" not in str(caught.value)
+
+
 def test_copies_of_one_recording_share_a_group(tmp_path: Path) -> None:
     write_clips(tmp_path, ["real/anna/1.wav", "fake/anna/1.flac", "fake/ben/1.wav"])
     groups = {clip.path.relative_to(tmp_path).as_posix(): clip.group for clip in read_clips([tmp_path])}

@@ -60,13 +60,19 @@ def check_clips(clips: list[Clip], sample_rate: int, n_workers: int = 0) -> None
 
 
 def read_sound_clips(
-    sources: Iterable[str | Path], sample_rate: int, n_workers: int = 0, skip_bad_files: bool = False
+    sources: Iterable[str | Path],
+    sample_rate: int,
+    n_workers: int = 0,
+    skip_bad_files: bool = False,
+    leave_out: Iterable[str] = (),
 ) -> tuple[list[Clip], dict[Path, str]]:
     """`read_clips` and `check_clips` in one: every fault of all data sets in one DataError.
 
-    With `skip_bad_files` unreadable files are left out and returned with their faults; wrong rows are still refused.
+    With `skip_bad_files` unreadable files are left out and returned with their faults; wrong rows are still refused. Clips
+    of the corpora to leave out (see `without_corpora`) are not even decoded, and unknown names are refused at once.
     """
     clips, faults = _read_sources(sources)
+    clips = without_corpora(clips, leave_out)
     unreadable = find_unreadable(clips, sample_rate, n_workers)
     refuse(faults + ([] if skip_bad_files else list(unreadable.values())))
     return [clip for clip in clips if clip.path not in unreadable], unreadable
@@ -108,9 +114,10 @@ def of_split(clips: list[Clip], split: str) -> list[Clip]:
     return chosen
 
 
-def without_corpora(clips: list[Clip], names: list[str]) -> list[Clip]:
+def without_corpora(clips: list[Clip], names: Iterable[str]) -> list[Clip]:
     """The clips without those of the train split that are of the named corpora; raises DataError for unknown names."""
-    unknown = sorted(set(names) - {clip.corpus for clip in clips if clip.split == "train"})
+    names = set(names)
+    unknown = sorted(names - {clip.corpus for clip in clips if clip.split == "train"})
     if unknown:
         raise DataError(f"The train split has no corpus named {' or '.join(unknown)}.")
     return [clip for clip in clips if clip.split != "train" or clip.corpus not in names]

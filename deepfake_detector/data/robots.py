@@ -194,7 +194,10 @@ def recorded_clips(folder: Path) -> Iterator[tuple[str, str]]:
         ("vocodem==0.1.420", "**/eleven_multilingual_v2/4*/**/*.mp3", "ElevenLabs multilingual v2 a"),
         ("vocodem==0.1.420", "**/eleven_multilingual_v2/E*/**/*.mp3", "ElevenLabs multilingual v2 b"),
     ):
-        for number, file in enumerate(sorted(unpack(package, folder / "packages").glob(pattern))):
+        files = sorted(unpack(package, folder / "packages").glob(pattern))
+        if not files:
+            print(f"{system} is left out: {package} came without recordings.")
+        for number, file in enumerate(files):
             samples = decode(file)
             if len(samples) >= MIN_SECONDS * SAMPLE_RATE:
                 name = f"{package.partition('==')[0]}_{system.replace(' ', '_').lower()}_{number}.wav"
