@@ -1,4 +1,4 @@
-"""Copies of a recording as machines make them: vocoded, filtered to another voice, joined from pieces."""
+"""Copies of a recording as machines make them: vocoded, or filtered to another voice."""
 
 import numpy as np
 import torch
@@ -68,36 +68,6 @@ def _envelope(cepstrum: torch.Tensor, n_fft: int) -> torch.Tensor:
     quefrency = torch.arange(1, len(cepstrum) + 1)
     bins = torch.arange(n_fft // 2 + 1)
     return 2 * torch.cos(2 * torch.pi * bins[:, None] * quefrency / n_fft) @ cepstrum
-
-
-def joined_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Concatenation of natural pieces, as attacks A04 and A16 of ASVspoof 2019: (samples,) cut into units and joined anew.
-
-    Each unit comes from a little before or after its place, a little faster or slower and louder or softer than spoken,
-    as units out of different sentences are; joins are made where the waveforms fit and are faded over.
-    """
-    joined = np.empty(0, dtype=np.float32)
-    n_fade = int(rng.uniform(0.002, 0.008) * sample_rate)
-    while len(joined) < len(samples) + n_fade:
-        n_unit = min(int(rng.uniform(0.06, 0.25) * sample_rate), len(samples))
-        start = len(joined) + int(rng.uniform(-0.04, 0.04) * sample_rate)
-        start = int(np.clip(start, 0, len(samples) - n_unit))
-        unit = samples[start : start + n_unit] * 10 ** (rng.uniform(-2, 2) / 20)
-        n_played = int(n_unit * rng.uniform(0.95, 1.05))
-        unit = np.interp(np.linspace(0, n_unit - 1, n_played), np.arange(n_unit), unit).astype(np.float32)
-        joined = _join(joined, unit, n_fade, n_search=int(rng.uniform(0, 0.008) * sample_rate))
-    return _at_level_of(joined[: len(samples)], samples)
-
-
-def _join(head: np.ndarray, unit: np.ndarray, n_fade: int, n_search: int) -> np.ndarray:
-    """Append a unit with a cross-fade, its first samples up to `n_search` dropped so that it fits the end of `head`."""
-    if len(head) < n_fade or len(unit) < 2 * n_fade + n_search:
-        return np.concatenate([head, unit])
-    end = head[-n_fade:]
-    skip = int(np.argmax(np.correlate(unit[: n_fade + n_search], end)))
-    fade = np.linspace(0, 1, n_fade, dtype=np.float32)
-    seam = (1 - fade) * end + fade * unit[skip : skip + n_fade]
-    return np.concatenate([head[:-n_fade], seam, unit[skip + n_fade :]])
 
 
 def _at_level_of(copy: np.ndarray, samples: np.ndarray) -> np.ndarray:

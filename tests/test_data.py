@@ -33,7 +33,7 @@ from deepfake_detector.data.manifest import (
     without_corpora,
 )
 from deepfake_detector.model import BONAFIDE, SPOOF
-from deepfake_detector.resynthesis import filtered_copy, griffin_lim_copy, joined_copy
+from deepfake_detector.resynthesis import filtered_copy, griffin_lim_copy
 
 from .conftest import ROOT, tone
 
@@ -474,17 +474,6 @@ def test_vocoded_copy_sounds_alike_but_is_another_waveform(voice: np.ndarray) ->
     assert np.corrcoef(*envelopes)[0, 1] > 0.95
 
 
-def natural_share(copy: np.ndarray, voice: np.ndarray, n_piece: int = 320, n_around: int = 1_600) -> float:
-    """How alike, at best 1, the loud pieces of 20 ms are to some stretch of the recording near their place (median)."""
-    likeness = []
-    for start in range(n_around, len(copy) - n_around - n_piece, 8 * n_piece):
-        piece, near = copy[start : start + n_piece], voice[start - n_around : start + n_around + n_piece]
-        if np.std(piece) > 0.5 * np.std(voice):
-            power = np.convolve(near**2, np.ones(n_piece), "valid") * np.sum(piece**2)
-            likeness.append((np.correlate(near, piece, "valid") / np.sqrt(power + 1e-12)).max())
-    return float(np.median(likeness))
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_filtered_copy_has_another_envelope_and_the_same_pitch(voice: np.ndarray, seed: int) -> None:
     copy = filtered_copy(voice, 16_000, np.random.default_rng(seed))
@@ -497,24 +486,17 @@ def test_filtered_copy_has_another_envelope_and_the_same_pitch(voice: np.ndarray
     assert np.std(10 * np.log10(power[0] / power[1])) > 0.5
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_joined_copy_is_of_natural_pieces_out_of_their_places(voice: np.ndarray, seed: int) -> None:
-    copy = joined_copy(voice, 16_000, np.random.default_rng(seed))
-    assert copy.shape == voice.shape and copy.dtype == np.float32
-    assert np.sqrt(np.mean(copy**2)) == pytest.approx(np.sqrt(np.mean(voice**2)), rel=0.01)
-    assert natural_share(copy, voice) > 0.9 and abs(np.corrcoef(copy, voice)[0, 1]) < 0.5
-
-
 @pytest.mark.parametrize("n_samples", [1, 20, 400, 3_000])
-def test_the_shortest_recordings_have_copies_too(voice: np.ndarray, n_samples: int) -> None:
-    for copy in (filtered_copy, joined_copy):
-        samples = copy(voice[9_000 : 9_000 + n_samples], 16_000, np.random.default_rng(0))
-        assert samples.shape == (n_samples,) and np.isfinite(samples).all()
+def test_the_shortest_recordings_can_be_filtered_too(voice: np.ndarray, n_samples: int) -> None:
+    copy = filtered_copy(voice[9_000 : 9_000 + n_samples], 16_000, np.random.default_rng(0))
+    assert copy.shape == (n_samples,) and np.isfinite(copy).all()
 
 
-def test_copies_are_of_every_kind(voice: np.ndarray) -> None:
-    samples = voice[8_000:32_000]
-    copies = [random_copy(samples, 16_000, np.random.default_rng(seed)) for seed in range(12)]
-    assert np.array_equal(copies[3], random_copy(samples, 16_000, np.random.default_rng(3)))
-    shares = [natural_share(copy, samples) for copy in copies]
-    assert min(shares) < 0.7 and max(shares) > 0.95
+def test_some_copies_are_filtered_and_most_vocoded(voice: np.ndarray) -> None:
+    samples, filtered = voice[8_000:16_000], 0
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        rng.random()  # the draw that chooses the kind
+        copy = random_copy(samples, 16_000, np.random.default_rng(seed))
+        filtered += np.array_equal(copy, filtered_copy(samples, 16_000, rng))
+    assert 0 < filtered < 12

@@ -9,13 +9,13 @@ from torch.utils.data import Dataset
 
 from ..audio import fill_window, load_audio
 from ..model import BONAFIDE, SPOOF
-from ..resynthesis import filtered_copy, griffin_lim_copy, joined_copy
+from ..resynthesis import filtered_copy, griffin_lim_copy
 from .augment import AugmentConfig, Noises, augment
 from .manifest import UNKNOWN, Clip, DataError
 
 Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a copy of it)
 
-FILTERED_SHARE = JOINED_SHARE = 0.25  # of the copies made on the spot
+FILTERED_SHARE = 0.25  # of the copies made on the spot
 
 
 class TrainingWindows(Dataset):
@@ -42,12 +42,9 @@ class TrainingWindows(Dataset):
 
 
 def random_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """What a machine makes of a recording (samples,): half of the copies are vocoded, the others filtered or joined."""
-    kind = rng.random()
-    if kind < FILTERED_SHARE:
+    """What a machine makes of a recording (samples,): most copies are vocoded, the others filtered to another voice."""
+    if rng.random() < FILTERED_SHARE:
         return filtered_copy(samples, sample_rate, rng)
-    if kind < FILTERED_SHARE + JOINED_SHARE:
-        return joined_copy(samples, sample_rate, rng)
     return griffin_lim_copy(samples, sample_rate, int(rng.choice([60, 80, 100, 128])), int(rng.integers(8, 33)))
 
 
