@@ -8,6 +8,7 @@ room wants one more package: pip install pyroomacoustics. The listing's rooms ar
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -34,6 +35,8 @@ RATE_HZ = 16_000
 
 def main() -> None:
     args = parse_arguments()
+    if importlib.util.find_spec("pyroomacoustics") is None:  # told before the hour that the rows take
+        sys.exit("The small room needs one more package: pip install pyroomacoustics")
     detector = Detector.from_pretrained(args.model)
     noises = Noises(args.noise, RATE_HZ) if args.noise else None
     clips = [clip for clip in of_split(read_clips([args.data]), "dev") if clip.family != "codec"]
@@ -118,20 +121,19 @@ def small_room(rng: np.random.Generator) -> np.ndarray:
 
     By the image method (Allen and Berkley 1979); no training makes rooms that way.
     """
-    try:
-        import pyroomacoustics
-    except ImportError:
-        sys.exit("The small room needs one more package: pip install pyroomacoustics")
+    import pyroomacoustics
+
     size_m = rng.uniform((3.0, 2.5, 2.4), (5.0, 4.0, 3.0))
     absorption, max_order = pyroomacoustics.inverse_sabine(rng.uniform(0.2, 0.5), size_m)
     room = pyroomacoustics.ShoeBox(
         size_m, fs=RATE_HZ, materials=pyroomacoustics.Material(absorption), max_order=max_order
     )
     distance_m, angle = rng.uniform(0.5, 2.0), rng.uniform(0, 2 * np.pi)
-    mouth_m = np.append(size_m[:2] / 2, 1.4) - distance_m / 2 * np.array([np.cos(angle), np.sin(angle), 0])
-    ear_m = mouth_m + distance_m * np.array([np.cos(angle), np.sin(angle), rng.uniform(-0.2, 0.2)])
+    away = np.array([np.cos(angle), np.sin(angle), 0.0])
+    mouth_m = np.append(size_m[:2] / 2, 1.4) - distance_m / 2 * away
+    away[2] = rng.uniform(-0.2, 0.2)
     room.add_source(mouth_m)
-    room.add_microphone(ear_m)
+    room.add_microphone(mouth_m + distance_m * away)
     room.compute_rir()
     return room.rir[0][0]
 

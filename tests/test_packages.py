@@ -25,9 +25,6 @@ def prepare_metadata_for_build_wheel(folder, config_settings=None):
     (Path(folder) / "voices-1.0.dist-info").mkdir()
     (Path(folder) / "voices-1.0.dist-info" / "METADATA").write_bytes(%r)
     return "voices-1.0.dist-info"
-
-def build_wheel(*args):
-    raise NotImplementedError
 """
     % METADATA
 )
