@@ -181,7 +181,7 @@ RECIPES = {
 
 TRAINS_NOTHING = {  # options, and those that do not go with them
     "evaluate": ("push_to_hub", "resume", "init", "skip_bad_files", "leave_out"),
-    "average": ("evaluate", "resume", "init", "skip_bad_files", "leave_out"),
+    "average": ("evaluate", "resume", "init", "skip_bad_files"),
 }
 NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
 
@@ -261,7 +261,7 @@ def average(args: argparse.Namespace) -> None:
     """The mean of the weights of several checkpoints, calibrated and measured on the dev split."""
     refuse_to_overwrite(args.output)
     model = mean_of(args.average).rounded()
-    clips = read_clips(args.data)
+    clips = without_corpora(read_clips(args.data), args.leave_out or ())  # those to train on are told in the card
     dev_clips = of_split(clips, "dev")
     check_clips(dev_clips, model.config.sample_rate, args.workers)
     scores = score_clips(Detector(model, "mean", chosen_device(args.device)), dev_clips)

@@ -83,7 +83,7 @@ Per family of synthesis, against all bona fide clips:
 
 {data}
 
-{made}
+{sources}{made}
 
 """
     + USE
@@ -132,6 +132,15 @@ The first recipe: {epochs} epochs, seed {seed}, started from {start}; the weight
 
 """
 
+SOURCES = """<details><summary>What it was trained on, by name</summary>
+
+Real, clips of each corpus: {bonafide}.
+
+Fake, clips of each system: {spoofed}.
+
+</details>
+
+"""
 ATTACKS = """Per attack of ASVspoof 2019 LA, against its bona fide clips:
 
 | attack | clips | EER | called real at 0.5 |
@@ -168,6 +177,7 @@ def model_card(figures: dict, command: str) -> str:
         corpus_rows="\n".join(_row(name, row, CORPUS_COLUMNS) for name, row in figures["per_corpus"].items()),
         command=command,
         data=_data_table(settings["data"]),
+        sources=_sources(settings["data"].get("train")),
         license=settings["license"],
         **{name: _percent(figures[name]) for name in percents},
         **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
@@ -280,7 +290,7 @@ def _first_table(*columns: dict | None) -> str:
 
 
 def summarise(clips: list[Clip]) -> dict:
-    """What a data set is made of, per split: clips, corpora, systems and the families of synthesis."""
+    """What a data set is made of, per split: clips, corpora, systems, families of synthesis, and the sources by name."""
     summary = {}
     for split in dict.fromkeys(clip.split for clip in clips):
         bonafide = [clip for clip in clips if clip.split == split and clip.label == BONAFIDE]
@@ -291,6 +301,10 @@ def summarise(clips: list[Clip]) -> dict:
             "spoofed": len(spoofed),
             "systems": len({clip.system for clip in spoofed}),
             "families": dict(Counter(clip.family for clip in spoofed).most_common()),
+            "sources": {
+                "bonafide": dict(Counter(clip.corpus for clip in bonafide).most_common()),
+                "spoofed": dict(Counter(clip.system for clip in spoofed).most_common()),
+            },
         }
     return summary
 
@@ -303,6 +317,17 @@ def _data_table(summary: dict) -> str:
             f"| {split} | {row['bonafide']} | {row['corpora']} | {row['spoofed']} | {row['systems']} | {families} |"
         )
     return "\n".join(lines)
+
+
+def _sources(train: dict | None) -> str:
+    """The corpora and systems of the train split with their clips, folded, and a blank line after them; or nothing."""
+    if train is None:
+        return ""
+    names = {
+        kind: ", ".join(f"{name} {count}" for name, count in counts.items())
+        for kind, counts in train["sources"].items()
+    }
+    return SOURCES.format(**names)
 
 
 def _system_rows(rows: dict[str, dict]) -> str:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,12 +193,14 @@ def test_card_shows_every_figure(detector: Detector) -> None:
     figures = report(detector.model, made_up(clips, [-1.0] * 20 + [1.0] * 10))
     settings = {"network": "basic-cnn", "epochs": 1, "seed": 0, "start": "random weights", "license": "mit"}
     settings["noise"] = "invented noise"
-    figures["settings"] = {**settings, "data": summarise(clips), "window_seconds": 3.0}
+    trained_on = [replace(one, split="train") for one in clips[5:]]
+    figures["settings"] = {**settings, "data": summarise(clips + trained_on), "window_seconds": 3.0}
     card = model_card(json.loads(json.dumps(figures)), "python train.py")
     assert "| A07 | 10 | 0.0 % |" in card and "95 % interval 0.0 % to 0.0 %" in card and "(figure.png)" in card
     assert f"{CORPUS}: 0.0 % of 20" in card and "{" not in card
     assert card.startswith("---\nlicense: mit\n") and "model-index:" in card
     assert "rooms, invented noise, RawBoost" in card
+    assert f"Real, clips of each corpus: {CORPUS} 15.\n\nFake, clips of each system: A07 10.\n" in card
 
 
 def test_challenge_file_keeps_four_columns_and_leaves_out_the_unjudged() -> None:

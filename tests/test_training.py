@@ -336,3 +336,4 @@ def test_the_mean_of_two_checkpoints_is_calibrated_and_measured(
     card = (output / "best" / "README.md").read_text()
     assert f"mean of the weights of `{finished / 'best'}` and `{other}`" in card and "epochs, seed" not in card
     assert "another network or front end" in main([*command, str(checkpoint)])
+    assert "No such Corpus" in main([*command, str(other), "--leave-out", "No such Corpus"])
