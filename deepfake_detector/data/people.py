@@ -48,7 +48,7 @@ class Voice:
 
     @property
     def corpus(self) -> str:
-        return f"{self.package.partition('==')[0]} {self.language}"
+        return f"{self.package.partition('==')[0]} {self.language}".rstrip()
 
     @property
     def speaker(self) -> str:
