@@ -1,7 +1,7 @@
 """The model card: what a checkpoint is, how it was made, how often it is wrong. Written beside the weights."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from huggingface_hub import EvalResult, ModelCard
 
@@ -295,24 +295,27 @@ def summarise(clips: list[Clip]) -> dict:
     for split in dict.fromkeys(clip.split for clip in clips):
         bonafide = [clip for clip in clips if clip.split == split and clip.label == BONAFIDE]
         spoofed = [clip for clip in clips if clip.split == split and clip.label == SPOOF]
+        corpora, systems = _counted(clip.corpus for clip in bonafide), _counted(clip.system for clip in spoofed)
         summary[split] = {
             "bonafide": len(bonafide),
-            "corpora": len({clip.corpus for clip in bonafide}),
+            "corpora": len(corpora),
             "spoofed": len(spoofed),
-            "systems": len({clip.system for clip in spoofed}),
-            "families": dict(Counter(clip.family for clip in spoofed).most_common()),
-            "sources": {
-                "bonafide": dict(Counter(clip.corpus for clip in bonafide).most_common()),
-                "spoofed": dict(Counter(clip.system for clip in spoofed).most_common()),
-            },
+            "systems": len(systems),
+            "families": _counted(clip.family for clip in spoofed),
+            "sources": {"bonafide": corpora, "spoofed": systems},
         }
     return summary
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    """Name -> how often, the most frequent first."""
+    return dict(Counter(names).most_common())
 
 
 def _data_table(summary: dict) -> str:
     lines = ["| split | bona fide | of corpora | spoofed | by systems | families |", "|---|---|---|---|---|---|"]
     for split, row in summary.items():
-        families = ", ".join(f"{name} {count}" for name, count in row["families"].items())
+        families = _listed(row["families"])
         lines.append(
             f"| {split} | {row['bonafide']} | {row['corpora']} | {row['spoofed']} | {row['systems']} | {families} |"
         )
@@ -323,11 +326,11 @@ def _sources(train: dict | None) -> str:
     """The corpora and systems of the train split with their clips, folded, and a blank line after them; or nothing."""
     if train is None:
         return ""
-    names = {
-        kind: ", ".join(f"{name} {count}" for name, count in counts.items())
-        for kind, counts in train["sources"].items()
-    }
-    return SOURCES.format(**names)
+    return SOURCES.format(**{kind: _listed(counts) for kind, counts in train["sources"].items()})
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _system_rows(rows: dict[str, dict]) -> str:
