@@ -1,6 +1,7 @@
 """How the house is built: who may import whom, and what a fresh machine needs."""
 
 import ast
+import json
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -92,3 +93,19 @@ def test_bundled_checkpoint_is_small_and_complete() -> None:
     folder = ROOT / "deepfake_detector" / "weights"
     assert {"config.json", "model.safetensors", "README.md", "metrics.json"} <= {file.name for file in folder.iterdir()}
     assert (folder / "model.safetensors").stat().st_size < 10_000_000
+
+
+def test_readme_tells_the_figures_of_the_bundled_checkpoints() -> None:
+    weights = ROOT / "deepfake_detector" / "weights"
+    ours, basic = (json.loads((folder / "metrics.json").read_text()) for folder in (weights, weights / "basic_cnn"))
+    eer, low, high, called_fake, called_real, basic_eer = (
+        f"{100 * share:.0f}"
+        for share in (
+            *(ours["eer"], *ours["eer_interval"], ours["bonafide_called_fake"], ours["spoof_called_real"]),
+            basic["eer"],
+        )
+    )
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"equal error rate on held-out speech is {eer} % (95 % interval {low} to {high} %)" in readme
+    assert f"it calls {called_fake} % of the real voices there fake and {called_real} % of the fakes real" in readme
+    assert f"trained by the same recipe has {basic_eer} %" in readme
