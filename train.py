@@ -86,11 +86,14 @@ FEATURES = FeatureConfig(
     sample_rate=16_000,
     n_fft=1024,
     hop_length=256,  # 16 ms: vocoder artefacts are fine in frequency, not in time
-    n_mels=128,
+    n_mels=256,  # 95 Hz apart at 8 kHz, so that a high voice's harmonics show there; 189 Hz with 128
     f_min_hz=20.0,
     f_max_hz=8_000.0,
     top_db=80.0,
     normalise="picture+contrast",
+    contrast_mels=25,
+    contrast_frames=5,
+    bands_per_row=2,  # the network's work is that of 128 bands
     picture_width=0,
     picture_height=0,
     window_seconds=3.0,
@@ -135,7 +138,11 @@ RECIPES = {
         size=SetSize(bonafide_clips=2_580, bonafide_pictures=7_422, spoof_pictures=7_500),
         features=replace(
             FEATURES,
+            n_mels=128,
             normalise="colour",
+            contrast_mels=0,
+            contrast_frames=0,
+            bands_per_row=1,
             picture_width=904,
             picture_height=370,
             window_seconds=4.0,

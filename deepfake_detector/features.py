@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 AMIN_POWER = 1e-10  # librosa.power_to_db's floor
-NEIGHBOURS = (13, 5)  # mel bands, frames: the surroundings that "contrast" takes away
 
 # "picture": zero mean, unit variance. Before that, "band" takes each mel band's mean over time away, and "contrast" each
 # cell's surroundings: what is left is fine structure, in which microphone, room and corpus say little.
@@ -27,6 +26,9 @@ class FeatureConfig:
     f_max_hz: float
     top_db: float
     normalise: str  # one of NORMALISATIONS
+    contrast_mels: int  # bands and frames, odd: the surroundings that "contrast" takes away; 0 where it does not
+    contrast_frames: int
+    bands_per_row: int  # neighbouring bands that the network sees as channels of one row, so that more cost no time
     picture_width: int  # pixels of the RGB picture; 0 without "colour", where a cell is a frame and a mel band
     picture_height: int
     window_seconds: float
@@ -34,6 +36,10 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         assert self.normalise in NORMALISATIONS, self.normalise
+        has_contrast = "contrast" in self.normalise
+        assert (self.contrast_mels % 2, self.contrast_frames % 2) == (has_contrast, has_contrast)
+        assert self.bands_per_row > 0 and self.n_mels % self.bands_per_row == 0
+        assert self.bands_per_row == 1 or not self.is_drawn
         assert (self.picture_width > 0) == (self.picture_height > 0) == self.is_drawn
         assert 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2
         assert 0 < self.window_hop_seconds <= self.window_seconds and self.window_hop_samples > 0
@@ -55,12 +61,12 @@ class FeatureConfig:
     @property
     def in_chans(self) -> int:
         """Channels of what the network sees."""
-        return 3 if self.is_drawn else self.normalise.count("+") + 1
+        return 3 if self.is_drawn else self.bands_per_row * (self.normalise.count("+") + 1)
 
     @property
     def rows(self) -> int:
         """Rows of what the network sees."""
-        return self.picture_height or self.n_mels
+        return self.picture_height or self.n_mels // self.bands_per_row
 
 
 class MelSpectrogram(nn.Module):
@@ -101,7 +107,9 @@ class MelSpectrogram(nn.Module):
         """dB (batch, n_mels, frames) -> what the network sees; the recording level has no influence."""
         if self.config.is_drawn:
             return self.draw(level_db).float() / 255
-        return torch.stack([_standardise(_without(kind, level_db)) for kind in self.config.normalise.split("+")], dim=1)
+        kinds = [_standardise(self._without(kind, level_db)) for kind in self.config.normalise.split("+")]
+        rows = torch.stack(kinds, dim=1).unflatten(2, (self.config.rows, self.config.bands_per_row))
+        return rows.transpose(2, 3).flatten(1, 2)  # a kind's bands of one row are channels side by side
 
     def draw(self, level_db: torch.Tensor) -> torch.Tensor:
         """dB (batch, n_mels, frames) -> RGB pictures (batch, 3, picture_height, picture_width), uint8.
@@ -118,31 +126,30 @@ class MelSpectrogram(nn.Module):
     def on_mels(self, heat: torch.Tensor) -> torch.Tensor:
         """A map over what the network sees (batch, rows, columns) -> over mel bands (batch, n_mels, columns)."""
         if not self.config.is_drawn:
-            return heat
+            return heat.repeat_interleave(self.config.bands_per_row, dim=1)
         size = (self.config.n_mels, heat.shape[2])
         return nn.functional.interpolate(heat.flip(1).unsqueeze(1), size, mode="area").squeeze(1)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         return self.normalise(self.decibels(waveform))
 
+    def _without(self, kind: str, level_db: torch.Tensor) -> torch.Tensor:
+        """dB (batch, n_mels, frames) less what a kind of normalisation takes away."""
+        if kind == "band":
+            return level_db - level_db.mean(2, keepdim=True)
+        return level_db - self._surroundings(level_db) if kind == "contrast" else level_db
 
-def _without(kind: str, level_db: torch.Tensor) -> torch.Tensor:
-    """dB (batch, n_mels, frames) less what a kind of normalisation takes away."""
-    if kind == "band":
-        return level_db - level_db.mean(2, keepdim=True)
-    return level_db - _surroundings(level_db) if kind == "contrast" else level_db
+    def _surroundings(self, level_db: torch.Tensor) -> torch.Tensor:
+        """Mean around each cell, edges repeated outwards: (batch, n_mels, frames)."""
+        size = (self.config.contrast_mels, self.config.contrast_frames)
+        rows, columns = (n // 2 for n in size)
+        padded = nn.functional.pad(level_db.unsqueeze(1), (columns, columns, rows, rows), mode="replicate")
+        return nn.functional.avg_pool2d(padded, size, stride=1).squeeze(1)
 
 
 def _standardise(cells: torch.Tensor) -> torch.Tensor:
     mean, std = cells.mean((1, 2), keepdim=True), cells.std((1, 2), keepdim=True)
     return (cells - mean) / (std + 1e-3)
-
-
-def _surroundings(level_db: torch.Tensor) -> torch.Tensor:
-    """Mean over `NEIGHBOURS` around each cell, edges repeated outwards: (batch, n_mels, frames)."""
-    rows, columns = (n // 2 for n in NEIGHBOURS)
-    padded = nn.functional.pad(level_db.unsqueeze(1), (columns, columns, rows, rows), mode="replicate")
-    return nn.functional.avg_pool2d(padded, NEIGHBOURS, stride=1).squeeze(1)
 
 
 def _colours(name: str) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """The front end against librosa, and what the network must not see."""
 
+from dataclasses import replace
+
 import librosa
 import matplotlib
 import numpy as np
@@ -8,7 +10,6 @@ import torch
 from scipy.ndimage import uniform_filter
 
 from deepfake_detector.features import (
-    NEIGHBOURS,
     NORMALISATIONS,
     FeatureConfig,
     MelOverview,
@@ -17,6 +18,8 @@ from deepfake_detector.features import (
 )
 
 from .conftest import TINY_FEATURES
+
+CONTRAST = {"contrast_mels": 13, "contrast_frames": 5}
 
 
 def config(**changes) -> FeatureConfig:
@@ -58,19 +61,33 @@ def test_filter_bank_equals_librosa() -> None:
 
 @pytest.mark.parametrize("normalise", [name for name in NORMALISATIONS if name != "colour"])
 def test_recording_level_has_no_influence(voice: np.ndarray, normalise: str) -> None:
-    front_end = MelSpectrogram(config(normalise=normalise))
+    front_end = MelSpectrogram(config(normalise=normalise, **(CONTRAST if "contrast" in normalise else {})))
     wave = torch.from_numpy(voice)[None]
     assert torch.allclose(front_end(wave), front_end(wave * 0.1), atol=1e-3)
 
 
 def test_contrast_is_what_a_cell_has_over_its_surroundings() -> None:
     level_db = torch.randn(2, 32, 40, generator=torch.Generator().manual_seed(0))
-    expected = np.stack([cells - uniform_filter(cells, NEIGHBOURS, mode="nearest") for cells in level_db.numpy()])
+    expected = np.stack([cells - uniform_filter(cells, (13, 5), mode="nearest") for cells in level_db.numpy()])
     expected = (expected - expected.mean((1, 2), keepdims=True)) / expected.std((1, 2), keepdims=True)
-    seen = MelSpectrogram(config(normalise="contrast")).normalise(level_db)[:, 0].numpy()
+    seen = MelSpectrogram(config(normalise="contrast", **CONTRAST)).normalise(level_db)[:, 0].numpy()
     assert np.abs(seen - expected).max() < 0.02  # a thousandth is added to the deviation, which has one degree less
-    both = MelSpectrogram(config(normalise="picture+contrast")).normalise(level_db)
+    both = MelSpectrogram(config(normalise="picture+contrast", **CONTRAST)).normalise(level_db)
     assert both.shape == (2, 2, 32, 40) and torch.equal(both[:, 1], torch.from_numpy(seen))
+
+
+def test_bands_of_one_row_are_channels_and_come_back_as_bands() -> None:
+    level_db = torch.randn(2, 32, 40, generator=torch.Generator().manual_seed(0))
+    one = config(normalise="picture+contrast", **CONTRAST)
+    two = replace(one, bands_per_row=2)
+    plain, seen = (MelSpectrogram(settings).normalise(level_db) for settings in (one, two))
+    assert (two.rows, two.in_chans) == (16, 4) and seen.shape == (2, 4, 16, 40)
+    for kind in (0, 1):
+        assert torch.equal(seen[:, 2 * kind], plain[:, kind, ::2])
+        assert torch.equal(seen[:, 2 * kind + 1], plain[:, kind, 1::2])
+    heat = torch.rand(1, 16, 40)
+    assert torch.equal(MelSpectrogram(two).on_mels(heat)[:, 1::2], heat)
+    assert MelSpectrogram(two).on_mels(heat).shape == (1, 32, 40)
 
 
 def test_silence_and_noise_stay_finite() -> None:
