@@ -28,7 +28,7 @@ class FeatureConfig:
     normalise: str  # one of NORMALISATIONS
     contrast_mels: int  # bands and frames, odd: the surroundings that "contrast" takes away; 0 where it does not
     contrast_frames: int
-    bands_per_row: int  # neighbouring bands that the network sees as channels of one row, so that more cost no time
+    bands_per_row: int  # neighbouring bands that the network sees as channels of one row; 1: a row is a band
     picture_width: int  # pixels of the RGB picture; 0 without "colour", where a cell is a frame and a mel band
     picture_height: int
     window_seconds: float
@@ -36,8 +36,8 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         assert self.normalise in NORMALISATIONS, self.normalise
-        has_contrast = "contrast" in self.normalise
-        assert (self.contrast_mels % 2, self.contrast_frames % 2) == (has_contrast, has_contrast)
+        surroundings = (self.contrast_mels, self.contrast_frames)
+        assert all(n > 0 and n % 2 for n in surroundings) if "contrast" in self.normalise else surroundings == (0, 0)
         assert self.bands_per_row > 0 and self.n_mels % self.bands_per_row == 0
         assert self.bands_per_row == 1 or not self.is_drawn
         assert (self.picture_width > 0) == (self.picture_height > 0) == self.is_drawn

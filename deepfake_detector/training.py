@@ -64,7 +64,7 @@ class TrainConfig:
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
     max_wrong_share: float  # of each of the answers "fake" and "real" on dev; between them is "can't tell"
-    mask_mels: int
+    mask_rows: int
     mask_frames: int
     floor_share: float  # of the items: how many lose what lies below a floor
     floor_db: tuple[float, float]  # that floor, below the loudest cell
@@ -120,11 +120,11 @@ def _check_alike(other: SpoofClassifier, ours: SpoofClassifier, checkpoint: str 
 
 
 class SpecAugment(nn.Module):
-    """Blank one band of mels and one stretch of frames per picture (Park et al. 2019, arXiv:1904.08779)."""
+    """Blank one band of rows and one stretch of frames per picture (Park et al. 2019, arXiv:1904.08779)."""
 
-    def __init__(self, mask_mels: int, mask_frames: int) -> None:
+    def __init__(self, mask_rows: int, mask_frames: int) -> None:
         super().__init__()
-        self.mask_sizes = {2: mask_mels, 3: mask_frames}
+        self.mask_sizes = {2: mask_rows, 3: mask_frames}
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         for dim, largest in self.mask_sizes.items():
@@ -186,7 +186,7 @@ class Run:
         if distributed.size() > 1 and self.device.type == "cuda":
             self.model.network = timm.layers.convert_sync_batchnorm(self.model.network)
         self.random_floor = RandomFloor(config.floor_share, config.floor_db)
-        self.spec_augment = SpecAugment(config.mask_mels, config.mask_frames)
+        self.spec_augment = SpecAugment(config.mask_rows, config.mask_frames)
         self.sampler = BalancedBatches(
             self.train_clips, config.batch_size, config.copies_per_batch, config.place_share, config.seed
         )
@@ -279,7 +279,7 @@ class Run:
         return self.learn(picture, label)
 
     def learn(self, picture: torch.Tensor, label: torch.Tensor) -> float:
-        """One optimiser step on pictures (items, in_chans, n_mels, frames); returns the loss."""
+        """One optimiser step on pictures (items, in_chans, rows, frames); returns the loss."""
         loss = self.gradients(picture, label).item()
         if not math.isfinite(loss):
             n_done = self.epoch * len(self.sampler) + self.step

@@ -86,7 +86,7 @@ def take_one_step(data: Path, folder: Path) -> None:
     """What a process of the test above does: a gradient in a form that is exact, then a whole step as in training."""
     distributed.join()
     recipe = RECIPES["default"]
-    config = replace(recipe, features=TINY_FEATURES, network="basic-cnn", dropout=0.0, mask_mels=0, mask_frames=0)
+    config = replace(recipe, features=TINY_FEATURES, network="basic-cnn", dropout=0.0, mask_rows=0, mask_frames=0)
     config = replace(config, floor_share=0.0)
     run = Run(replace(config, batch_size=32), read_clips([data]), None, folder, "cpu")
     run.model.train()

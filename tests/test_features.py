@@ -23,7 +23,7 @@ CONTRAST = {"contrast_mels": 13, "contrast_frames": 5}
 
 
 def config(**changes) -> FeatureConfig:
-    return FeatureConfig(**{**TINY_FEATURES.__dict__, **changes})
+    return replace(TINY_FEATURES, **changes)
 
 
 @pytest.mark.parametrize(

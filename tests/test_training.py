@@ -295,7 +295,7 @@ def test_other_data_are_not_resumed(finished: Path, data: Path, tmp_path: Path) 
 
 def test_spec_augment_blanks_one_band_and_one_stretch() -> None:
     torch.manual_seed(0)
-    masked = SpecAugment(mask_mels=8, mask_frames=20)(torch.ones(64, 1, 32, 100)) == 0
+    masked = SpecAugment(mask_rows=8, mask_frames=20)(torch.ones(64, 1, 32, 100)) == 0
     rows, columns = masked.all(dim=3).sum(2), masked.all(dim=2).sum(2)
     assert 0 < rows.max() <= 9 and 0 < columns.max() <= 21
     assert rows.float().std() > 0
