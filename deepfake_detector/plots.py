@@ -17,6 +17,7 @@ COLOURS = {"real": "#0072B2", "fake": "#D55E00", "can't tell": "#7F7F7F", "no vo
 TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000)
 HEAT_COLOURS = {"fake": "autumn", "real": "winter"}  # warm is evidence for a machine, cool for a person
 SIZE_INCHES, DPI = (6.4, 4.8), 160
+LEAST_BAR = 0.03  # so that a part that is surely a person's shows too
 FONT_POINTS = 13  # large letters: on a phone the picture is 350 points wide
 
 
@@ -85,7 +86,7 @@ def _draw_timeline(axes: Axes, verdict: Verdict) -> None:
             )
         else:
             colour = COLOURS[verdict.label_at(probability)]
-            axes.bar(start, probability, end - start, align="edge", color=colour, linewidth=0, zorder=2)
+            axes.bar(start, max(probability, LEAST_BAR), end - start, align="edge", color=colour, linewidth=0, zorder=2)
     axes.set_xlim(0.0, verdict.duration_seconds)
     axes.set_ylim(0.0, 1.0)
     has_band = verdict.real_below < verdict.fake_above

@@ -84,6 +84,15 @@ def test_a_part_without_a_voice_is_no_bar(detector: Detector) -> None:
     assert silent > 200 > voiced  # hatched white against full colour
 
 
+def test_a_part_that_is_surely_a_persons_is_a_bar_too(detector: Detector) -> None:
+    inspection = detector.inspect(VOICE)
+    parts = (Window(0, 1, 0.0), Window(1, 2, None))
+    shown = replace(inspection.verdict, windows=parts, duration_seconds=2.0, real_below=0.3, fake_above=0.7)
+    picture = np.asarray(draw_inspection(replace(inspection, verdict=shown), TINY_FEATURES)).astype(int)
+    is_blue = picture[450:680, 140:1000, 2] - picture[450:680, 140:1000, 0] > 60
+    assert is_blue[:, :420].any(axis=0).all() and not is_blue[:, 440:].any()
+
+
 def test_time_line_lies_under_the_spectrogram(detector: Detector) -> None:
     """Paint only the second half loud: the bright half of the picture must be the right one."""
     inspection = detector.inspect(VOICE)
