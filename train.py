@@ -20,7 +20,6 @@ The mean of the weights of checkpoints of which one was trained on from the othe
 import argparse
 import importlib.util
 import json
-import os
 import re
 import shlex
 import sys
@@ -461,7 +460,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: the best there is")
     parser.add_argument(
-        "--workers", type=natural, default=min(4, os.cpu_count() or 1), help="processes that load audio, 0: none"
+        "--workers", type=natural, default=distributed.spare_cores(), help="processes that load audio, 0: none"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument("--prepare-only", action="store_true", help="first recipe: draw the pictures and stop")

@@ -10,7 +10,6 @@ Every worker has two batches ready when the clock starts, so take many more step
 
 import argparse
 import itertools
-import os
 import shutil
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from deepfake_detector.data.manifest import read_clips
+from deepfake_detector.distributed import spare_cores
 from deepfake_detector.training import Run
 from train import RECIPES, chosen_device
 
@@ -96,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=("res-efficientcnn", "basic-cnn"), default="res-efficientcnn")
     parser.add_argument("--batch-size", type=int, default=RECIPES["default"].batch_size)
     parser.add_argument("--device", help="cpu, cuda ...; default: the best there is")
-    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--workers", type=int, default=spare_cores())
     parser.add_argument("--compile", action="store_true")
     return parser.parse_args()
 

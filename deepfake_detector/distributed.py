@@ -54,6 +54,15 @@ def launcher() -> list[str]:
     return ["torchrun", machines, f"--nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}"]
 
 
+def spare_cores() -> int:
+    """How many processes may load audio beside this one: its share of the cores, where they are many without two of them.
+
+    One for this process, which keeps a GPU busy, and one for the thread that hands it the batches.
+    """
+    n_cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(n_cores, max(4, n_cores - 2)))
+
+
 def local_device(name: str) -> str:
     """`cuda` -> the CUDA device of this process on its machine; any other name stays as it is."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and dist.is_initialized() else name

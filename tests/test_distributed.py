@@ -68,6 +68,15 @@ def test_what_cannot_start_is_said_once(data: Path, tmp_path: Path) -> None:
     assert process.returncode != 0 and errors.count("There is no run to resume") == 1
 
 
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 1), (2, 1, 2), (16, 1, 14), (16, 4, 4), (2, 8, 1)])
+def test_processes_share_the_cores_between_their_workers(
+    cores: int, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert distributed.spare_cores() == workers
+
+
 def test_loss_and_gradients_are_those_of_one_process(data: Path, tmp_path: Path) -> None:
     on_three = (*TORCHRUN[:-1], "--nproc_per_node=3")
     for folder, launcher in ((tmp_path / "one", TORCHRUN[:1]), (tmp_path / "three", on_three)):
