@@ -100,7 +100,9 @@ def eer_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> flo
 
 
 def coded(samples: np.ndarray, codec: str, rate: int, bits_per_second: int) -> np.ndarray:
-    decoded, decoded_rate = through_ffmpeg(soxr.resample(samples, RATE_HZ, rate), rate, codec, bits_per_second)
+    options = {"compression_level": "3"} if codec == "libopus" else None
+    sent = soxr.resample(samples, RATE_HZ, rate)
+    decoded, decoded_rate = through_ffmpeg(sent, rate, codec, bits_per_second, options)
     return soxr.resample(decoded, decoded_rate, RATE_HZ)
 
 

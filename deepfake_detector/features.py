@@ -144,7 +144,8 @@ class MelSpectrogram(nn.Module):
         size = (self.config.contrast_mels, self.config.contrast_frames)
         rows, columns = (n // 2 for n in size)
         padded = nn.functional.pad(level_db.unsqueeze(1), (columns, columns, rows, rows), mode="replicate")
-        return nn.functional.avg_pool2d(padded, size, stride=1).squeeze(1)
+        in_columns = nn.functional.avg_pool2d(padded, (size[0], 1), stride=1)  # in two steps, a third of the time
+        return nn.functional.avg_pool2d(in_columns, (1, size[1]), stride=1).squeeze(1)
 
 
 def _standardise(cells: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Copies of a recording as machines make them: vocoded, or filtered to another voice."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -17,7 +19,7 @@ def griffin_lim_copy(samples: np.ndarray, sample_rate: int, n_mels: int = 80, n_
     The mel step blurs fine frequency detail and the phase is invented: the two losses that neural vocoders share.
     The level of the recording is kept.
     """
-    bank = torch.from_numpy(mel_filter_bank(sample_rate, N_FFT, n_mels, 0.0, sample_rate / 2))
+    bank, inverse = _mel_basis(sample_rate, n_mels)
     window = torch.hann_window(N_FFT)
     waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
 
@@ -28,15 +30,22 @@ def griffin_lim_copy(samples: np.ndarray, sample_rate: int, n_mels: int = 80, n_
         return torch.istft(spectrum, N_FFT, HOP_LENGTH, window=window, length=len(waveform))
 
     mel = bank @ analyse(waveform).abs()
-    magnitude = (torch.linalg.pinv(bank) @ mel).clamp_min(0)
-    angle = torch.exp(2j * torch.pi * torch.rand(magnitude.shape, generator=_seeded(samples)))
+    magnitude = (inverse @ mel).clamp_min(0)
+    phase = 2 * torch.pi * torch.rand(magnitude.shape, generator=_seeded(samples))
+    angle = torch.polar(torch.ones_like(phase), phase)
     previous = torch.zeros_like(angle)
     for _ in range(n_iterations):
         rebuilt = analyse(synthesise(magnitude * angle))
-        angle = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous
-        angle = angle / angle.abs().clamp_min(1e-12)
+        angle = torch.sgn(torch.sub(rebuilt, previous, alpha=MOMENTUM / (1 + MOMENTUM)))
         previous = rebuilt
     return _at_level_of(synthesise(magnitude * angle).numpy(), samples)
+
+
+@lru_cache
+def _mel_basis(sample_rate: int, n_mels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Filters (n_mels, bins) and their pseudo-inverse (bins, n_mels)."""
+    bank = torch.from_numpy(mel_filter_bank(sample_rate, N_FFT, n_mels, 0.0, sample_rate / 2))
+    return bank, torch.linalg.pinv(bank)
 
 
 def filtered_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:

@@ -194,7 +194,8 @@ class Run:
         crop_samples = round(config.crop_seconds * sample_rate)
         self.dataset = TrainingWindows(self.train_clips, sample_rate, crop_samples, config.augment, noises)
         self.parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.AdamW(_weight_groups(self.model, config.weight_decay), lr=config.learning_rate)
+        groups = _weight_groups(self.model, config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)  # one kernel, not one a tensor
         self.half_type = _half_type(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half_type is torch.float16)
         # The function is compiled, not the module, so that saved weights keep their names.
