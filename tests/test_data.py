@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from deepfake_detector.data.manifest import (
     without_corpora,
 )
 from deepfake_detector.model import BONAFIDE, SPOOF
-from deepfake_detector.resynthesis import filtered_copy, griffin_lim_copy
+from deepfake_detector.resynthesis import filtered_copy, griffin_lim_copy, spliced_copy
 
 from .conftest import ROOT, tone
 
@@ -473,6 +474,12 @@ def test_vocoded_copy_sounds_alike_but_is_another_waveform(voice: np.ndarray) ->
     assert np.corrcoef(*envelopes)[0, 1] > 0.95
 
 
+def test_vocoded_copy_can_keep_near_the_recording_s_own_phase(voice: np.ndarray) -> None:
+    copy = griffin_lim_copy(voice, 16_000, n_iterations=3, own_phase=True)
+    assert copy.shape == voice.shape
+    assert 0.8 < np.corrcoef(copy, voice)[0, 1] < 0.999
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_filtered_copy_has_another_envelope_and_the_same_pitch(voice: np.ndarray, seed: int) -> None:
     copy = filtered_copy(voice, 16_000, np.random.default_rng(seed))
@@ -485,17 +492,38 @@ def test_filtered_copy_has_another_envelope_and_the_same_pitch(voice: np.ndarray
     assert np.std(10 * np.log10(power[0] / power[1])) > 0.5
 
 
+def test_spliced_copy_is_the_recording_s_own_sound_from_other_places(voice: np.ndarray) -> None:
+    copy = spliced_copy(voice, 16_000, np.random.default_rng(0))
+    assert copy.shape == voice.shape and copy.dtype == np.float32
+    assert np.sqrt(np.mean(copy**2)) == pytest.approx(np.sqrt(np.mean(voice**2)), rel=0.01)
+    # Pieces of 20 ms, less than half of the shortest unit: most lie in the recording as they are, few where they were.
+    starts = [n for n in range(0, len(voice) - 320, 400) if np.std(copy[n : n + 320]) > 0.02]
+    places = [best_place(copy[n : n + 320], voice) for n in starts]
+    assert np.mean([likeness > 0.999 for _, likeness in places]) > 0.5
+    assert np.mean([abs(place - n) < 320 for n, (place, _) in zip(starts, places, strict=True)]) < 0.2
+
+
+def best_place(piece: np.ndarray, recording: np.ndarray) -> tuple[int, float]:
+    """Where a piece lies in a recording, and the correlation there."""
+    norms = np.sqrt(np.convolve(recording**2, np.ones(len(piece)), "valid")) * np.sqrt(np.sum(piece**2))
+    likeness = np.correlate(recording, piece, "valid") / np.maximum(norms, 1e-3)
+    return int(likeness.argmax()), float(likeness.max())
+
+
+@pytest.mark.parametrize("make_copy", [filtered_copy, spliced_copy])
 @pytest.mark.parametrize("n_samples", [1, 20, 400, 3_000])
-def test_the_shortest_recordings_can_be_filtered_too(voice: np.ndarray, n_samples: int) -> None:
-    copy = filtered_copy(voice[9_000 : 9_000 + n_samples], 16_000, np.random.default_rng(0))
+def test_the_shortest_recordings_can_be_copied_too(voice: np.ndarray, make_copy: Callable, n_samples: int) -> None:
+    copy = make_copy(voice[9_000 : 9_000 + n_samples], 16_000, np.random.default_rng(0))
     assert copy.shape == (n_samples,) and np.isfinite(copy).all()
 
 
-def test_some_copies_are_filtered_and_most_vocoded(voice: np.ndarray) -> None:
-    samples, filtered = voice[8_000:16_000], 0
+def test_copies_are_filtered_spliced_and_vocoded(voice: np.ndarray) -> None:
+    samples, kinds = voice[8_000:16_000], Counter()
     for seed in range(24):
         rng = np.random.default_rng(seed)
-        rng.random()  # the draw that chooses the kind
-        copy = random_copy(samples, 16_000, np.random.default_rng(seed))
-        filtered += np.array_equal(copy, filtered_copy(samples, 16_000, rng))
-    assert 0 < filtered < 12
+        rng.integers(3)  # the draw that chooses the kind
+        copy, state = random_copy(samples, 16_000, np.random.default_rng(seed)), rng.bit_generator.state
+        for make_copy in (filtered_copy, spliced_copy):
+            rng.bit_generator.state = state
+            kinds[make_copy] += np.array_equal(copy, make_copy(samples, 16_000, rng))
+    assert kinds[filtered_copy] >= 3 and kinds[spliced_copy] >= 3 and kinds.total() < 21

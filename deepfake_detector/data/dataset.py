@@ -9,13 +9,11 @@ from torch.utils.data import Dataset
 
 from ..audio import fill_window, load_audio
 from ..model import BONAFIDE, SPOOF
-from ..resynthesis import filtered_copy, griffin_lim_copy
+from ..resynthesis import filtered_copy, griffin_lim_copy, spliced_copy
 from .augment import AugmentConfig, Noises, augment
 from .manifest import UNKNOWN, Clip, DataError
 
 Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a copy of it)
-
-FILTERED_SHARE = 0.25  # of the copies made on the spot
 
 
 class TrainingWindows(Dataset):
@@ -42,10 +40,15 @@ class TrainingWindows(Dataset):
 
 
 def random_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """What a machine makes of a recording (samples,): most copies are vocoded, the others filtered to another voice."""
-    if rng.random() < FILTERED_SHARE:
+    """What a machine makes of a recording (samples,): as often filtered to another voice, spliced anew, or vocoded."""
+    kind = rng.integers(3)
+    if kind == 0:
         return filtered_copy(samples, sample_rate, rng)
-    return griffin_lim_copy(samples, sample_rate, int(rng.choice([60, 80, 100, 128])), int(rng.integers(8, 33)))
+    if kind == 1:
+        return spliced_copy(samples, sample_rate, rng)
+    own_phase, n_mels = bool(rng.integers(2)), int(rng.choice([60, 80, 100, 128]))
+    n_iterations = int(rng.integers(1, 9) if own_phase else rng.integers(8, 33))
+    return griffin_lim_copy(samples, sample_rate, n_mels, n_iterations, own_phase)
 
 
 def random_window(samples: np.ndarray, window_samples: int, rng: np.random.Generator) -> np.ndarray:
