@@ -100,7 +100,7 @@ def eer_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> flo
 
 
 def coded(samples: np.ndarray, codec: str, rate: int, bits_per_second: int) -> np.ndarray:
-    options = {"compression_level": "3"} if codec == "libopus" else None
+    options = {"compression_level": "3"} if codec == "libopus" else None  # not the default, so that old figures compare
     sent = soxr.resample(samples, RATE_HZ, rate)
     decoded, decoded_rate = through_ffmpeg(sent, rate, codec, bits_per_second, options)
     return soxr.resample(decoded, decoded_rate, RATE_HZ)

@@ -23,18 +23,17 @@ def griffin_lim_copy(
     """
     bank, inverse = _mel_basis(sample_rate, n_mels)
     window = torch.hann_window(N_FFT)
-    waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+    waveform = _waveform(samples)
 
     def analyse(x: torch.Tensor) -> torch.Tensor:
-        return torch.stft(x, N_FFT, HOP_LENGTH, window=window, pad_mode="constant", return_complex=True)
+        return _spectrum(x, N_FFT, HOP_LENGTH, window)
 
     def synthesise(spectrum: torch.Tensor) -> torch.Tensor:
         return torch.istft(spectrum, N_FFT, HOP_LENGTH, window=window, length=len(waveform))
 
     original = analyse(waveform)
     magnitude = (inverse @ (bank @ original.abs())).clamp_min(0)
-    phase = 2 * torch.pi * torch.rand(magnitude.shape, generator=_seeded(samples))
-    angle = torch.sgn(original) if own_phase else torch.polar(torch.ones_like(phase), phase)
+    angle = torch.sgn(original) if own_phase else _invented_phase(magnitude, seed=len(samples))
     previous = torch.zeros_like(angle)
     for _ in range(n_iterations):
         rebuilt = analyse(synthesise(magnitude * angle))
@@ -58,7 +57,7 @@ def filtered_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generato
     """
     n_fft, hop_length = 512, sample_rate // 125
     window = torch.hann_window(n_fft)
-    spectrum = _spectrum(samples, n_fft, hop_length, window)
+    spectrum = _spectrum(_waveform(samples), n_fft, hop_length, window)
     smooth = int(rng.integers(20, 45))  # coefficients: too few for the pitch to be in them
     shape = _cepstrum(spectrum)[1:smooth]  # without the level
     other = shape[:, _unlikeness(shape).argmin(1)]
@@ -78,7 +77,7 @@ def spliced_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator
     """
     n_fft, hop_length = 512, sample_rate // 125
     shortest, longest, n_fade = 5, 20, hop_length // 2  # frames, frames, samples
-    cepstrum = _cepstrum(_spectrum(samples, n_fft, hop_length, torch.hann_window(n_fft)))
+    cepstrum = _cepstrum(_spectrum(_waveform(samples), n_fft, hop_length, torch.hann_window(n_fft)))
     unlikeness = _unlikeness(cepstrum[:25]).numpy()
     sound = np.pad(samples, (0, (longest + 3) * hop_length))  # so that every unit can be cut whole
     out, fade_in, frame = sound.copy(), np.linspace(0, 1, n_fade, dtype=np.float32), 0
@@ -102,9 +101,12 @@ def _best_joint(sound: np.ndarray, before: np.ndarray) -> int:
     return int(np.square(stretches - before).sum(axis=1).argmin())
 
 
-def _spectrum(samples: np.ndarray, n_fft: int, hop_length: int, window: torch.Tensor) -> torch.Tensor:
+def _waveform(samples: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+
+
+def _spectrum(waveform: torch.Tensor, n_fft: int, hop_length: int, window: torch.Tensor) -> torch.Tensor:
     """(samples,) -> complex (bins, frames)."""
-    waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
     return torch.stft(waveform, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
 
 
@@ -131,6 +133,7 @@ def _at_level_of(copy: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return copy * (np.sqrt(np.mean(samples**2)) / max(float(np.sqrt(np.mean(copy**2))), 1e-9))
 
 
-def _seeded(samples: np.ndarray) -> torch.Generator:
-    """The same recording always gives the same copy."""
-    return torch.Generator().manual_seed(len(samples))
+def _invented_phase(magnitude: torch.Tensor, seed: int) -> torch.Tensor:
+    """Complex numbers of length 1 in the shape of the magnitude; seeded, so that a recording always gives the same copy."""
+    phase = 2 * torch.pi * torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.polar(torch.ones_like(phase), phase)
