@@ -31,7 +31,7 @@ from gradio.data_classes import FileData
 
 from deepfake_detector import AudioError, CheckpointError, Detector, Verdict
 from deepfake_detector.audio import BLOCK_SECONDS, stream_audio
-from deepfake_detector.detector import BUNDLED, Reason
+from deepfake_detector.detector import BUNDLED, STRETCH_WINDOWS, Reason
 from deepfake_detector.plots import COLOURS, clock, draw_inspection, timeline_cells
 from deepfake_detector.resynthesis import griffin_lim_copy
 
@@ -50,6 +50,7 @@ HEADLINES = {
     "can't tell": "We can't tell",
     "no voice": "No voice to judge",
 }
+DELETED = "This clip has been deleted by now, as every clip is within the hour; record or choose it again."
 COPY_SECONDS = 30.0
 LONG_SECONDS = 60.0  # of a recording whose checking is watched
 MIN_PARTS = 1.5  # windows in a recording, below which a window is no part of it but nearly all
@@ -128,20 +129,28 @@ def build_page(detector: Detector) -> gr.Blocks:
                 progress(done, desc=f"Listened to {clock(heard_seconds, promised_seconds)}")
 
         if path is None:
-            return waiting_card(), gr.update(visible=False, value=None), None
+            return waiting_card(), *nothing_shown()
+        if not Path(path).exists():
+            return message_card(DELETED), *nothing_shown()
         try:
             inspection = detector.inspect(path, heat_map, tell)
         except AudioError as error:
-            return message_card(str(error)), gr.update(visible=False, value=None), None
+            return message_card(str(error)), *nothing_shown()
         verdict, picture = inspection.verdict, draw_inspection(inspection, detector.model.config)
         shown = gr.update(visible=True, value=picture, alt_text=description(verdict))
         return verdict_card(verdict, inspection.reason), shown, verdict.to_dict()
 
-    def fake(path: str | None) -> tuple[int, np.ndarray] | str | None:
-        """The clip's first seconds made anew by a machine, as (Hz, 16-bit samples); the clip itself if that cannot be."""
+    def fake(path: str | None, own: str | None) -> tuple[tuple[int, np.ndarray] | dict, str | None, dict]:
+        """The clip's first seconds made anew by a machine, as (Hz, 16-bit samples); what to go back to, and its button.
+
+        Without a clip, or with one that cannot be read, nothing changes.
+        """
         if path is None:
             gr.Info("Record a voice or choose a file first.")
-            return None
+            return gr.skip(), own, gr.skip()
+        if not Path(path).exists():
+            gr.Warning(DELETED)
+            return gr.skip(), own, gr.skip()
         rate = detector.model.config.sample_rate
         try:
             blocks = itertools.islice(stream_audio(path, rate), int(COPY_SECONDS / BLOCK_SECONDS) + 1)
@@ -151,8 +160,9 @@ def build_page(detector: Detector) -> gr.Blocks:
             samples = samples[: int(COPY_SECONDS * rate)]
         except AudioError as error:
             gr.Warning(str(error))
-            return path
-        return rate, np.round(griffin_lim_copy(samples, rate).clip(-1, 1) * 32767).astype(np.int16)
+            return gr.skip(), own, gr.skip()
+        made = np.round(griffin_lim_copy(samples, rate).clip(-1, 1) * 32767).astype(np.int16)
+        return (rate, made), own or path, gr.update(visible=True)
 
     with gr.Blocks(title="Is this voice real?", analytics_enabled=False, delete_cache=(600, 3000)) as page:
         gr.Markdown(INTRO)
@@ -162,7 +172,7 @@ def build_page(detector: Detector) -> gr.Blocks:
                     gr.Audio(
                         sources=["upload", "microphone"],
                         type="filepath",
-                        label="Your voice clip",
+                        label="Voice clip",
                         buttons=[],
                         elem_id="clip",
                     )
@@ -170,7 +180,9 @@ def build_page(detector: Detector) -> gr.Blocks:
                 video = gr.UploadButton("Choose a video or phone memo", file_types=UPLOAD_TYPES, elem_id="video")
                 check = gr.Button("Check this voice", variant="primary", elem_id="check")
                 copy = gr.Button("Make a machine's copy of it", elem_id="copy")
-                gr.Examples(
+                own = gr.State()  # while a copy is in the player: the clip that it copies
+                back = gr.Button("Back to your own clip", visible=False, elem_id="back")
+                examples = gr.Examples(
                     [[path] for path, _ in EXAMPLES],
                     clip,
                     example_labels=[name for _, name in EXAMPLES],
@@ -186,15 +198,31 @@ def build_page(detector: Detector) -> gr.Blocks:
         with gr.Accordion("All figures", open=False):
             figures = gr.JSON(label="Verdict", elem_id="figures")
         gr.Markdown(LIMITS.format(record=track_record(detector)))
+        clip.change(  # a new clip: nothing of the one before stays beside it while it is judged
+            nothing_shown, None, [picture, figures], queue=False, show_progress="hidden", api_visibility="private"
+        )
         asked = [clip.change, check.click, heat_map.change]
         gr.on(asked, None, js=SHOW_ANSWER)
         gr.on(
             asked, judge, [clip, heat_map], [card, picture, figures],
             api_name="judge", trigger_mode="always_last", show_progress_on=card,
         ).then(None, js=SHOW_ANSWER)  # fmt: skip
-        copy.click(fake, clip, clip, api_visibility="private")
-        video.upload(lambda path: path, video, clip, api_visibility="private")
+        copy.click(fake, [clip, own], [clip, own, back], api_visibility="private")
+        back.click(own_again, own, [clip, own, back], api_visibility="private")
+        video.upload(own_again, video, [clip, own, back], api_visibility="private")
+        for chosen in (clip.input, examples.load_input_event.then):
+            chosen(lambda: own_again(None)[1:], None, [own, back], api_visibility="private")
     return page.queue(default_concurrency_limit=1, max_size=32)
+
+
+def nothing_shown() -> tuple[dict, None]:
+    """For picture and figures, where there is no verdict."""
+    return gr.update(visible=False, value=None), None
+
+
+def own_again(path: str | None) -> tuple[str | None, None, dict]:
+    """No copy in the player any more: what is there instead, nothing to go back to, and no button for it."""
+    return path, None, gr.update(visible=False)
 
 
 def verdict_card(verdict: Verdict, reason: Reason | None = None) -> str:
@@ -244,14 +272,17 @@ def explanation(verdict: Verdict) -> str:
 
 
 def grounds(verdict: Verdict, reason: Reason) -> str:
-    """Which tones decided, or that none did alone."""
+    """Which tones decided, or that none did alone; of a longer recording, in the parts that tell most."""
     low_khz, high_khz = (f"{hz / 1000:.1f}" for hz in (reason.low_hz, reason.high_hz))
     tones = f"below {high_khz} kHz" if low_khz == "0.0" else f"from {low_khz} to {high_khz} kHz"
-    without = f"it would be {percent(reason.spoof_probability)} likely to be a machine."
-    changes_side = (reason.spoof_probability < 0.5) != (verdict.spoof_probability < 0.5)
-    if changes_side or verdict.label_at(reason.spoof_probability) != verdict.label:
-        return f"The tones {tones} tip the scales: without them {without}"
-    return f"No tones decide alone: even without those {tones}, which count most, {without}"
+    where, without = "", f"it would be {percent(reason.without_band)} likely to be a machine."
+    if sum(window.spoof_probability is not None for window in verdict.windows) > STRETCH_WINDOWS:
+        where = "In the most telling parts: "
+        without = f"{without[:-1]} there, with them {percent(reason.with_band)}."
+    changes_side = (reason.without_band < 0.5) != (reason.with_band < 0.5)
+    if changes_side or verdict.label_at(reason.without_band) != verdict.label_at(reason.with_band):
+        return f"{where}The tones {tones} tip the scales: without them {without}"
+    return f"{where}No tones decide alone: even without those {tones}, which count most, {without}"
 
 
 def span(start_seconds: float, end_seconds: float, verdict: Verdict) -> str:
@@ -282,8 +313,9 @@ def track_record(detector: Detector) -> str:
         f"{100 * figures[name]:.0f}" for name in ("cannot_tell", "wrong_when_fake", "wrong_when_real")
     )
     return (
-        f" On voices kept aside it could not tell in {unsure} of 100 clips; of those that it called a machine {wrong_fake} in "
-        f"100 were people, and of those that it called a person {wrong_real} in 100 were machines. Elsewhere expect more errors."
+        f" On {figures['clips']} clips that it did not learn from, but by which its limits were set, it could not tell in {unsure} of "
+        f"100; of those that it called a machine {wrong_fake} in 100 were people, and of those that it called a person {wrong_real} in "
+        "100 were machines. Elsewhere expect more errors."
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from .audio import SourceInfo, iter_windows, stream_audio
 from .explain import grad_cam, without_bands
 from .features import FeatureConfig, MelOverview, hz_to_mel, mel_to_hz
-from .model import SpoofClassifier
+from .model import SpoofClassifier, log_odds
 from .speech import FRAME_SECONDS, SpeechDetector, SpeechTrack
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -65,14 +65,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reason:
-    """The band of tones that speaks loudest for the verdict's side, and the probability of spoof without it.
+    """The band of tones that speaks loudest for the verdict's side, and the probability of spoof with and without it.
 
-    Of a longer recording it is that of the `STRETCH_WINDOWS` most telling windows.
+    Both are those of the `STRETCH_WINDOWS` most telling windows, which of a short recording are all.
     """
 
     low_hz: float
     high_hz: float
-    spoof_probability: float
+    with_band: float
+    without_band: float
 
 
 @dataclass(frozen=True)
@@ -226,11 +227,13 @@ class Detector:
     def _reason(self, pictures: torch.Tensor, towards_spoof: bool) -> Reason:
         """What the network makes of pictures (batch, in_chans, rows, columns) without the band that counts most."""
         config = self.model.config
+        with torch.inference_mode():
+            whole = float(log_odds(self.model.network(pictures)).mean())
         scores = without_bands(self.model.network, pictures, N_BANDS).mean(1)
         row_band = int(scores.argmin() if towards_spoof else scores.argmax())
         band = N_BANDS - 1 - row_band if config.is_drawn else row_band
         low_hz, high_hz = band_hz(config, band)
-        return Reason(low_hz, high_hz, self._probability(float(scores[row_band])))
+        return Reason(low_hz, high_hz, self._probability(whole), self._probability(float(scores[row_band])))
 
 
 def pool_windows(scores: np.ndarray) -> float:

@@ -176,9 +176,18 @@ def test_a_machine_copies_the_voice(page: Page, clips: dict[str, Path]) -> None:
     upload(page, clips["wav"])
     expect(page.locator("#verdict .gauge")).to_be_visible(timeout=ANSWER_MS)
     before = page.locator("#picture img").get_attribute("src")
+    said, back = page.locator("#verdict").inner_text(), page.locator("#back")
+    expect(back).to_be_hidden()
     page.locator("#copy").click()
     expect(page.locator("#picture img")).not_to_have_attribute("src", before, timeout=ANSWER_MS)
     expect(page.locator("#verdict .gauge")).to_be_visible(timeout=ANSWER_MS)
+    back.click()  # what was recorded is not lost
+    expect(page.locator("#verdict")).to_have_text(said, use_inner_text=True, timeout=ANSWER_MS)
+    expect(back).to_be_hidden()
+    page.locator("#copy").click()
+    expect(back).to_be_visible(timeout=ANSWER_MS)
+    page.get_by_role("button", name="A simple robot voice").click()
+    expect(back).to_be_hidden(timeout=ANSWER_MS)
 
 
 def test_a_file_is_judged_as_it_is_where_ffmpeg_is_installed(

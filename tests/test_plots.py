@@ -175,8 +175,19 @@ def test_the_reason_says_whether_some_tones_decide_alone(
     label: str, probability: float, without: float, start: str
 ) -> None:
     judged = verdict((0, 3, probability), label=label, probability=probability)
-    said = app.grounds(judged, Reason(2_000.0, 3_140.0, without))
+    reason = Reason(2_000.0, 3_140.0, probability, without)
+    said = app.grounds(judged, reason)
     assert said.startswith(start) and said.endswith(f"it would be {100 * without:.0f} % likely to be a machine.")
-    assert said in app.verdict_card(judged, Reason(2_000.0, 3_140.0, without))
+    assert said in app.verdict_card(judged, reason)
     assert said not in app.verdict_card(judged)
-    assert " tones below 0.4 kHz " in app.grounds(judged, Reason(20.0, 400.0, 1 - probability))
+    assert " tones below 0.4 kHz " in app.grounds(judged, Reason(20.0, 400.0, probability, 1 - probability))
+
+
+def test_the_reason_of_a_longer_recording_is_weighed_against_the_same_parts() -> None:
+    """The whole is 83 %, its most telling parts 97 %, and those 95 % without the band: nothing speaks for a machine less."""
+    windows = [(1.5 * i, 1.5 * i + 3, probability) for i, probability in enumerate([0.97] * 4 + [0.4] * 3)]
+    said = app.grounds(verdict(*windows, label="fake", probability=0.83), Reason(2_000.0, 3_140.0, 0.97, 0.95))
+    assert said == (
+        "In the most telling parts: No tones decide alone: even without those from 2.0 to 3.1 kHz, which count most, "
+        "it would be 95 % likely to be a machine there, with them 97 %."
+    )
