@@ -16,7 +16,6 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from deepfake_detector.audio import AudioError
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.asvspoof import PROTOCOL_FOLDER, PROTOCOLS
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
@@ -85,9 +84,14 @@ def test_contradictions_are_named(tmp_path: Path) -> None:
 def test_damaged_protocol_is_named(tmp_path: Path) -> None:
     for folder in (PROTOCOL_FOLDER, "ASVspoof2019_LA_train"):
         (tmp_path / folder).mkdir()
-    (tmp_path / PROTOCOL_FOLDER / PROTOCOLS["train"]).write_text("LA_0079 LA_T_1 - - bonafide\nLA_0079 LA_T_2 -\n")
-    with pytest.raises(DataError, match="line 2 is not"):
+    (tmp_path / "ASVspoof2019_LA_dev").mkdir()
+    lines = ["LA_0079 LA_T_1 - - bonafide", "LA_0079 LA_T_2 -", "LA_0079 LA_T_3 - - human"]
+    (tmp_path / PROTOCOL_FOLDER / PROTOCOLS["train"]).write_text("\n".join(lines))
+    with pytest.raises(DataError, match="3 faults") as error:
         read_clips([tmp_path])
+    assert all(
+        words in str(error.value) for words in ("line 2 is not", "line 3 is not", f"{PROTOCOLS['dev']} is missing")
+    )
 
 
 def test_every_unreadable_file_is_named_at_once(tmp_path: Path) -> None:
@@ -201,9 +205,16 @@ def test_odd_tables_and_names_are_one_sentence(tmp_path: Path) -> None:
     for name in odd:
         with pytest.raises(DataError, match=name):
             read_clips([tmp_path / name])
-    for name, wrong in (("latin.csv", DataError), ("quote.csv", DataError), ("short.csv", AudioError)):
-        with pytest.raises(wrong):
+    (tmp_path / "gone.csv").write_text("kind,path,seconds\nrir,gone.wav,9\nnoise,lost.wav,2\nnoise,a.wav,long\n")
+    for name, words in (
+        ("latin.csv", "UTF-8"),
+        ("quote.csv", "CSV"),
+        ("short.csv", "folder"),
+        ("gone.csv", "3 faults"),
+    ):
+        with pytest.raises(DataError, match=words) as error:
             Noises(tmp_path / name, 16_000)
+    assert all(word in str(error.value) for word in ("gone.wav", "lost.wav", "long"))
     write_clips(tmp_path, ["real/a.wav", "fake/b.wav"])
     (tmp_path / "real" / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"")
     with pytest.raises(DataError, match="rename it"):

@@ -15,20 +15,25 @@ PROTOCOLS = {
 }
 
 
-def read_protocols(archive: Path) -> list[dict]:
+def read_protocols(archive: Path, faults: list[str]) -> list[dict]:
     """Every trial of the partitions that are unpacked, as rows with path, label, split, group (speaker) and system.
 
-    A protocol line is `speaker utterance - attack key`, key being bonafide or spoof; raises ValueError at any other.
+    A protocol line is `speaker utterance - attack key`, key being bonafide or spoof; any other, and a partition without
+    its protocol, is added to `faults`.
     """
     rows = []
     for split, name in PROTOCOLS.items():
         protocol = archive / PROTOCOL_FOLDER / name
-        if not protocol.is_file() or not (archive / f"ASVspoof2019_LA_{split}").is_dir():
+        if not (archive / f"ASVspoof2019_LA_{split}").is_dir():
+            continue
+        if not protocol.is_file():
+            faults.append(f"{protocol} is missing, though the recordings of that partition are there")
             continue
         for number, line in enumerate(protocol.read_text(encoding="utf-8").splitlines(), start=1):
             words = line.split()
             if len(words) != 5 or words[-1] not in ("bonafide", "spoof"):
-                raise ValueError(f"{protocol}, line {number} is not `speaker utterance - attack bonafide|spoof`.")
+                faults.append(f"{protocol}, line {number} is not `speaker utterance - attack bonafide|spoof`")
+                continue
             speaker, utterance, _, attack, key = words
             path = archive / f"ASVspoof2019_LA_{split}" / "flac" / f"{utterance}.flac"
             row = {"path": str(path), "label": key, "split": split, "group": speaker, "system": attack}

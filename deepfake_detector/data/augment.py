@@ -11,8 +11,8 @@ import soxr
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 
-from ..audio import MIN_SECONDS, load_audio
-from .manifest import DataError, read_table
+from ..audio import MIN_SECONDS, AudioError, load_audio
+from .manifest import DataError, read_table, refuse
 
 CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundfile ("MP3 ...") and FFmpeg ("aac")
     ("MP3 MPEG_LAYER_III", (16000, 22050, 44100), None),
@@ -56,15 +56,18 @@ class Noises:
         self.rooms: list[np.ndarray] = []
         if not listing.is_file():
             raise DataError(f"There is no noise listing at {listing}.")
+        faults = []
         for row in read_table(listing, ("path", "kind")):
             try:
-                is_click = row.get("seconds") and float(row["seconds"]) < MIN_SECONDS
+                if row.get("seconds") and float(row["seconds"]) < MIN_SECONDS:  # a click, or else a damaged file
+                    continue
+                samples = load_audio(listing.parent / row["path"], sample_rate)
+                (self.rooms if row["kind"] == "rir" else self.noises).append(samples)
+            except AudioError as error:
+                faults.append(f"{(listing.parent / row['path']).parent}: {error}")
             except ValueError:
-                raise DataError(f"{listing} has a length that is no number: {row['seconds']}.") from None
-            if is_click:  # listed lengths keep a damaged file from passing as a short one
-                continue
-            samples = load_audio(listing.parent / row["path"], sample_rate)
-            (self.rooms if row["kind"] == "rir" else self.noises).append(samples)
+                faults.append(f"{listing} has a length that is no number: {row['seconds']}")
+        refuse(faults)
 
 
 def augment(

@@ -42,6 +42,7 @@ class Clip:
     corpus: str
     page: str = ""  # where it was published: spoofs of one page often have the recordings they imitate beside them
     original: Path | None = None  # of a vocoded copy: the recording that it copies
+    speaker_known: bool = True  # the data name the group, so it is not just this recording
 
 
 def read_clips(sources: Iterable[str | Path]) -> list[Clip]:
@@ -200,10 +201,7 @@ def _read_source(source: Path, faults: list[str]) -> list[Clip]:
         return _read_csv(source, faults)
     for folder in (source, source / "LA"):
         if (folder / PROTOCOL_FOLDER).is_dir():
-            try:
-                return [_clip(trial) for trial in read_protocols(folder)]
-            except ValueError as error:
-                raise DataError(str(error)) from None
+            return [_clip(trial) for trial in read_protocols(folder, faults)]
     if (source / "manifest.csv").is_file():
         return _read_csv(source / "manifest.csv", faults)
     if source.is_dir():
@@ -254,7 +252,8 @@ def _read_folders(folder: Path, faults: list[str]) -> list[Clip]:
             elif file.suffix.lower() in AUDIO_SUFFIXES:
                 # real/a.wav and its copy fake/a.mp3 are one group, wherever the folder lies.
                 group = file.relative_to(child).with_suffix("").as_posix()
-                clips.append(_clip({"path": str(file), "label": child.name, "group": group}))
+                clip = _clip({"path": str(file), "label": child.name, "group": group})
+                clips.append(replace(clip, speaker_known=False))
     return clips
 
 
@@ -280,6 +279,7 @@ def _clip(row: dict, folder: Path = Path()) -> Clip:
         corpus=(row.get("corpus") or UNKNOWN).split(":")[0],
         page=row.get("source_repo") or "",
         original=folder / row["original"] if row.get("original") else None,
+        speaker_known=bool(row.get("group") or row.get("speaker")),
     )
 
 
