@@ -200,6 +200,8 @@ def main(arguments: list[str] | None = None) -> str | None:
         DataError, TrainingError, AudioError, CheckpointError, StorageError, HubError, distributed.ProcessError,
     ) as error:  # fmt: skip
         return f"process {distributed.rank()}: {error}" if distributed.rank() else str(error)
+    except torch.OutOfMemoryError:
+        return "The device has too little memory for this network and batch; use a larger one, or --device cpu."
     except KeyboardInterrupt:
         return "Stopped. Go on with the same command, and with --resume if it had begun to train."
 
@@ -305,6 +307,10 @@ def write_results(
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a labelled set with a checkpoint and write scores.csv, metrics.json and figure.png into --output."""
+    if (args.output / "config.json").is_file():
+        raise TrainingError(
+            f"{args.output} is a checkpoint, whose figures this would overwrite; choose another folder."
+        )
     detector = Detector.from_pretrained(args.evaluate, chosen_device(args.device))
     clips = of_split(read_clips(args.data), args.split)
     check_clips(clips, detector.model.config.sample_rate, args.workers)
@@ -365,7 +371,7 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
     for name, split in splits.items():
         print(f"{name} split: {' / '.join(str(len(part)) for part in split.values())} pictures, on {device}")
         folder = args.output if name == "random" else args.output / name
-        run = PictureRun(config, split, args.output, folder, device)
+        run = PictureRun(config, split, args.output, folder, device, start_of(args, config))
         if args.resume and run.is_started:
             run.resume()
         elif starts_from_imagenet:
@@ -387,6 +393,7 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
         "epochs": config.epochs,
         "seed": config.seed,
         "start": start_of(args, config),
+        "data": summarise(clips),
         "license": args.license,
         "window_seconds": config.features.window_seconds,
         "picture_width": config.features.picture_width,
@@ -451,7 +458,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--noise", type=Path, help="CSV of path,kind with noises and room responses (kind rir)")
     parser.add_argument("--network", choices=("res-efficientcnn", "basic-cnn"))
     parser.add_argument("--epochs", type=positive)
-    parser.add_argument("--seed", type=natural)
+    parser.add_argument("--seed", type=seed, help="of every draw; equal seeds give equal weights, on the same device")
     parser.add_argument(
         "--learning-rate", type=not_negative, help="its peak, after the warm-up; smaller to go on from --init"
     )
@@ -527,6 +534,7 @@ def chosen_device(name: str | None) -> str:
         torch.zeros(1, device=name)
         if name.startswith("cuda:"):
             torch.cuda.set_device(name)  # where NCCL talks
+        torch.backends.cudnn.deterministic = True  # as --seed promises; by default cuDNN may add up in any order
     except (RuntimeError, AssertionError):  # torch's two ways to refuse a device
         raise TrainingError(f"The device {name} cannot be used on this machine.") from None
     return name
@@ -560,6 +568,12 @@ def positive(text: str) -> int:
 
 def natural(text: str) -> int:
     return positive(text) if text != "0" else 0
+
+
+def seed(text: str) -> int:
+    if natural(text) >= 2**63:  # the longest that torch takes
+        raise ValueError(text)
+    return natural(text)
 
 
 def not_negative(text: str) -> float:

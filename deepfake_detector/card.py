@@ -103,12 +103,12 @@ FIRST_REPORT = """# {name} on pictures: the published experiment, and the same w
 The original reports 99.85 % (its basic CNN: 50.26 %) for the random split.
 
 **What the random split leaks.** Every picture falls into train, validation or test by chance. Of its test pictures
-{recordings} have another picture of the same recording among the others, {speakers} a speaker who is there too, and of its
-spoofs {attacks} an attack that is there too. A network can answer by recognising what it has seen, so the figure says little
-about new voices and new machines.
+{recordings} have another picture of the same recording among the others, {speakers} of those whose speaker is known a speaker who
+is there too, and of its spoofs {attacks} an attack that is there too. A network can answer by recognising what it has seen, so the
+figure says little about new voices and new machines.
 
-**Where nothing is shared** no recording, speaker or attack lies in two parts; spoofs whose speaker and attack belong to
-different parts are left out.{disjoint_note}
+**Where nothing is shared** no recording, known speaker or attack lies in two parts; spoofs whose speaker and attack belong to
+different parts are left out. The data name the speaker of {known} of the pictures; the others may share one.{disjoint_note}
 
 **What both still give away.** Only bona fide recordings have augmented copies, so the augmentation itself says "real". The rows
 without copies count only test recordings as they are.
@@ -122,6 +122,8 @@ from deepfake_detector import Detector
 Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
 ```
 
+![Loss and accuracy of each epoch; on the random split's test pictures: errors at every threshold, scores, reliability](figure.png)
+
 ## How it was made
 
 ```sh
@@ -130,7 +132,9 @@ Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
 
 The first recipe: {epochs} epochs, seed {seed}, started from {start}; the weights of the last epoch, trained on the random split.
 
-"""
+{data}
+
+{sources}"""
 
 SOURCES = """<details><summary>What it was trained on, by name</summary>
 
@@ -237,6 +241,7 @@ def first_report(figures: dict) -> str:
         name=NAMES[figures["settings"]["network"]],
         table=_first_table(figures["random"], disjoint),
         disjoint_note="" if disjoint else f" It was not measured: {figures['settings']['not_measured']}",
+        known=_percent(figures["random"]["speakers_known"]),
         **{name: _percent(leaks[name]) for name in ("recordings", "speakers", "attacks")},
     )
 
@@ -253,6 +258,8 @@ def first_card(figures: dict, command: str) -> str:
             width=settings["picture_width"],
             height=settings["picture_height"],
             command=command,
+            data=_data_table(settings["data"]),
+            sources=_sources(settings["data"]["train"]),
             **{name: settings[name] for name in ("epochs", "seed", "start")},
         )
         + USE

@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .data.augment import AugmentConfig
-from .data.images import Pictures, SetSize, Split, labels_csv, leaks
+from .data.images import Pictures, SetSize, Split, labels_csv, leaks, share_of_known_speakers
 from .features import FeatureConfig
 from .interrupt import Stop, stop_on_signal
 from .metrics import balanced_accuracy, eer_interval, equal_error_rate, expected_calibration_error
@@ -22,7 +22,7 @@ from .training import (
     SAVE_EVERY_SECONDS,
     STATE_FILE,
     TrainingError,
-    loader,
+    loaded,
     new_classifier,
     read_state,
     save_checkpoint,
@@ -94,12 +94,16 @@ class Outcome:
 class PictureRun:
     """One network on one split of the pictures of `folder`; log, state and checkpoint go to `output`."""
 
-    def __init__(self, config: FirstConfig, split: Split, folder: Path, output: Path, device: str) -> None:
+    def __init__(
+        self, config: FirstConfig, split: Split, folder: Path, output: Path, device: str, start: str = "random weights"
+    ) -> None:
         self.config, self.split, self.output, self.device = config, split, output, torch.device(device)
+        self.start = start  # what the weights are before the first step; for the card, and two splits start alike
         self.data = {name: Pictures(pictures, folder) for name, pictures in split.items()}
         torch.manual_seed(config.seed)
         self.model = new_classifier(config).to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.is_resumed = False
         self.log: list[dict] = []  # a row an epoch; metrics.csv
         self.steps: list[Step] = []  # of the epoch that is under way
         labels = "".join(f"{name}\n{labels_csv(pictures)}" for name, pictures in split.items())
@@ -112,18 +116,22 @@ class PictureRun:
     def resume(self) -> None:
         """Take up the run after the last step that was saved; raises TrainingError if it is another run or there is none."""
         state = read_state(self.output, json.dumps(asdict(self.config)), self.data_digest)
+        if state["start"] != self.start:
+            raise TrainingError(f"The run in {self.output} started from {state['start']}, not from {self.start}.")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.log, self.steps = state["log"], state["steps"]
+        self.log, self.steps, self.is_resumed = state["log"], state["steps"], True
 
     def fit(self, n_workers: int) -> None:
         """Train to the last epoch, print and log each, save the checkpoint; raises TrainingError if it diverges.
 
         Ctrl-C or SIGTERM stops after the step and saves, which raises TrainingError too.
         """
-        if self.is_started and not self.log and not self.steps:
+        if self.is_started and not self.is_resumed:
             raise TrainingError(f"{self.output} holds a run already; go on with --resume, or choose another folder.")
         with stop_on_signal() as stop:
+            if not self.is_resumed:  # so that it can be, from its first moment on
+                self.save_state()
             while len(self.log) < self.config.epochs and not stop.is_set:
                 if self._train_epoch(n_workers, stop):
                     train, self.steps = Outcome.of(self.steps), []
@@ -140,12 +148,20 @@ class PictureRun:
         seed = (self.config.seed * 1_000_003 + len(self.log)) % 2**48
         batches = self._batches(torch.Generator().manual_seed(seed))
         title, saved_at = f"epoch {len(self.log) + 1}/{self.config.epochs}", time.monotonic()
-        left = loader(self.data["train"], batches[len(self.steps) :], n_workers, self.device)
-        with tqdm(left, title, total=len(batches), initial=len(self.steps), leave=False) as bar:
-            for pictures, label in bar:
+        left, size = batches[len(self.steps) :], self.config.batch_size
+        bar = tqdm(
+            desc=title,
+            total=sum(map(len, batches)),
+            initial=len(self.steps) * size,
+            unit="picture",
+            leave=False,
+        )
+        with bar:
+            for pictures, label in loaded(self.data["train"], left, n_workers, self.device):
                 torch.manual_seed(seed * 10_007 + len(self.steps))
                 self.steps.append(self._step(pictures, label, is_training=True))
                 bar.set_postfix(loss=f"{self.steps[-1][0]:.4f}", refresh=False)
+                bar.update(len(label))
                 if stop.is_set:
                     return False
                 if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
@@ -164,7 +180,8 @@ class PictureRun:
         self.model.eval()
         size, n_pictures = self.config.batch_size, len(self.data[part])
         batches = [list(range(start, min(start + size, n_pictures))) for start in range(0, n_pictures, size)]
-        items = tqdm(loader(self.data[part], batches, n_workers, self.device), part, leave=False)
+        read = loaded(self.data[part], batches, n_workers, self.device)
+        items = tqdm(read, part, total=len(batches), leave=False)
         with torch.inference_mode():
             return Outcome.of([self._step(pictures, label, is_training=False) for pictures, label in items])
 
@@ -179,6 +196,7 @@ class PictureRun:
         without_copies = Outcome(outcome.loss, outcome.labels[as_recorded], outcome.scores[as_recorded])
         sizes = {name: len(pictures) for name, pictures in self.split.items()}
         figures = {"sizes": sizes, "leaks": leaks(self.split), **outcome.figures()}
+        figures["speakers_known"] = share_of_known_speakers(self.split)
         return {**figures, "without_copies": without_copies.figures()}
 
     def _step(self, pictures: torch.Tensor, label: torch.Tensor, is_training: bool) -> Step:
@@ -211,6 +229,6 @@ class PictureRun:
     def save_state(self) -> None:
         """Everything needed to go on; raises StorageError, and then the state saved before is still there."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        state |= {"log": self.log, "steps": self.steps}
+        state |= {"log": self.log, "steps": self.steps, "start": self.start}
         state |= {"config": json.dumps(asdict(self.config)), "data_digest": self.data_digest}
         write_state(self.output, state)

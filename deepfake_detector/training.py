@@ -23,7 +23,7 @@ from . import distributed
 from .audio import AudioError
 from .data.augment import AugmentConfig, Noises
 from .data.dataset import BalancedBatches, TrainingWindows
-from .data.manifest import Clip, of_split
+from .data.manifest import Clip, DataError, of_split
 from .detector import Detector
 from .evaluation import calibrate, score_clips
 from .features import FeatureConfig
@@ -34,6 +34,7 @@ from .model import SpoofClassifier
 from .sharpness import still_statistics, uphill
 
 STATE_FILE = "training_state.pt"
+WEIGHTS_FILE = "model.safetensors"
 SAVE_EVERY_SECONDS = 120.0
 
 
@@ -72,9 +73,11 @@ class TrainConfig:
 
 
 def refuse_to_overwrite(output: Path) -> None:
-    """Raises TrainingError if the folder holds a run."""
+    """Raises TrainingError if the folder holds a run or a finished checkpoint."""
     if (output / STATE_FILE).is_file():
         raise TrainingError(f"{output} holds a run already; go on with --resume, or choose another folder.")
+    if (output / "best" / WEIGHTS_FILE).is_file():
+        raise TrainingError(f"{output} holds a checkpoint already; choose another folder.")
 
 
 class NetworkConfig(Protocol):
@@ -219,6 +222,8 @@ class Run:
         if self.tensorboard and distributed.rank() == 0:
             self.board = _board(self.output)
         with stop_on_signal() as stop:
+            if self.epoch == self.step == 0:  # so that it can be resumed from its first moment on
+                distributed.by_first(self.save_state)
             while self.epoch < self.config.epochs:
                 if self._train_epoch(n_workers, stop):
                     self._finish_epoch()
@@ -232,11 +237,7 @@ class Run:
     def batches(self, n_workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This process's share of every batch that is left of the epoch: waveforms (items, samples) and labels (items,)."""
         self.sampler.epoch, self.sampler.skip = self.epoch, self.step
-        shares = map(distributed.share, self.sampler)
-        try:
-            yield from loader(self.dataset, shares, n_workers, self.device)
-        except AudioError as error:  # from a worker it brings the traceback along; the last line is the sentence
-            raise TrainingError(str(error).splitlines()[-1].split("AudioError: ")[-1]) from None
+        return loaded(self.dataset, map(distributed.share, self.sampler), n_workers, self.device)
 
     def _train_epoch(self, n_workers: int, stop: Stop) -> bool:
         """Train to the end of the epoch; False if it was stopped before."""
@@ -385,15 +386,27 @@ class Run:
             self.scaler.load_state_dict(state["scaler"])
 
 
-def loader(dataset: Dataset, batches: Iterable[list[int]], n_workers: int, device: torch.device) -> DataLoader:
-    """The items of these batches in their order, read by workers that leave Ctrl-C to this process."""
-    return DataLoader(
+def loaded(
+    dataset: Dataset, batches: Iterable[list[int]], n_workers: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The items of these batches in their order, read by workers that leave Ctrl-C to this process.
+
+    Raises TrainingError if a file has gone or changed since the data were checked.
+    """
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=n_workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_signals,
     )
+    try:
+        yield from loader
+    except (
+        AudioError,
+        DataError,
+    ) as error:  # from a worker it brings the traceback along; the last line is the sentence
+        raise TrainingError(str(error).splitlines()[-1].split("Error: ")[-1]) from None
 
 
 def write_state(output: Path, state: dict) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,12 +33,13 @@ from deepfake_detector.data.images import (
     make_pictures,
     plan_pictures,
     random_split,
+    share_of_known_speakers,
 )
 from deepfake_detector.data.manifest import Clip, DataError
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError
 from deepfake_detector.first_recipe import PictureRun
-from deepfake_detector.training import TrainingError
+from deepfake_detector.training import STATE_FILE, WEIGHTS_FILE, TrainingError
 from train import RECIPES, main
 
 from .conftest import ROOT, TINY_FEATURES, tiny_classifier
@@ -293,9 +295,56 @@ def test_network_learns_from_pictures(picture_split: tuple[Split, Path], tmp_pat
     assert "It was not measured: 2 speakers are too few." in report and "| equal error rate |" in report
 
 
-def first_recipe(data: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
+def test_resumed_run_starts_from_the_same_weights(picture_split: tuple[Split, Path], tmp_path: Path) -> None:
+    PictureRun(replace(SMALL_CONFIG, epochs=1), *picture_split, tmp_path, "cpu").fit(0)
+    with pytest.raises(TrainingError, match="started from random weights, not from timm's"):
+        PictureRun(replace(SMALL_CONFIG, epochs=1), *picture_split, tmp_path, "cpu", "timm's ImageNet weights").resume()
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_picture_that_has_gone_is_named(picture_split: tuple[Split, Path], tmp_path: Path, n_workers: int) -> None:
+    split, folder = picture_split
+    name = Path(split["train"][0].file).name
+    for part in split.values():
+        for picture in part:
+            (tmp_path / picture.file).parent.mkdir(exist_ok=True)
+            (tmp_path / picture.file).write_bytes(
+                (folder / picture.file).read_bytes()[: 99 if name in picture.file else None]
+            )
+    with pytest.raises(TrainingError, match=rf"^[^\n]*{name} is missing or damaged[^\n]*$"):
+        PictureRun(SMALL_CONFIG, split, tmp_path, tmp_path, "cpu").fit(n_workers)
+
+
+def test_unknown_speakers_are_not_counted_as_kept_apart(clips: list[Clip]) -> None:
+    some = [replace(clip, speaker_known=i % 4 == 0) for i, clip in enumerate(clips)]
+    split = random_split(plan_pictures(some, SMALL_CONFIG.size, seed=0), seed=0)
+    assert 0 < share_of_known_speakers(split) < 0.5 and leaks(split)["speakers"] == 1.0
+    nobody = {
+        name: [replace(p, clip=replace(p.clip, speaker_known=False)) for p in part] for name, part in split.items()
+    }
+    assert share_of_known_speakers(nobody) == 0.0 and leaks(nobody)["speakers"] is None
+
+
+KILLED = """
+import os, signal, sys
+from deepfake_detector import first_recipe
+import train
+
+step = first_recipe.PictureRun._step
+def killed_step(run, *batch, is_training):
+    if is_training and run.output.name == "disjoint":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(run, *batch, is_training=is_training)
+first_recipe.PictureRun._step = killed_step
+sys.exit(train.main())
+"""
+
+
+def first_recipe(
+    data: Path, output: Path, *more: str, program: tuple[str, ...] = ("train.py",)
+) -> subprocess.CompletedProcess:
     settings = ("--recipe", "first", "--network", "basic-cnn", "--device", "cpu", "--workers", "0", "--epochs", "1")
-    command = [sys.executable, "train.py", "--data", str(data), "--output", str(output), *settings, *more]
+    command = [sys.executable, *program, "--data", str(data), "--output", str(output), *settings, *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -335,7 +384,8 @@ def test_whole_run_from_the_command_line(manifest: Path, clips: list[Clip], tmp_
     assert report in done.stdout and "nothing shared" in report and "99.85 %" in report and "{" not in report
     assert f"**{100 * figures['disjoint']['accuracy']:.2f} %**" in report
     card = (best / "README.md").read_text()
-    assert report in card and "train.py --data" in card and "904 x 370" in card
+    assert report in card and "train.py --data" in card and "904 x 370" in card and "](figure.png)" in card
+    assert "| train | 6 | 1 | 12 | 3 | unknown 12 |" in card and "The data name the speaker of 100.0 %" in report
     results = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]
     assert [result["dataset"]["name"] for result in results] == ["random split, pictures", "disjoint split, pictures"]
     for result, name in zip(results, ("random", "disjoint"), strict=True):
@@ -348,6 +398,17 @@ def test_whole_run_from_the_command_line(manifest: Path, clips: list[Clip], tmp_
     assert refused.returncode == 1 and "holds a run already" in refused.stderr and "Traceback" not in refused.stderr
     again = first_recipe(manifest, output, "--resume")
     assert again.returncode == 0 and (output / "report.md").read_text() == report
+
+    killed = tmp_path / "killed"
+    shutil.copytree(output / "pictures", killed / "pictures")
+    for name in (LABELS_FILE, "picture_settings.json"):
+        shutil.copy(output / name, killed)
+    assert first_recipe(manifest, killed, program=("-c", KILLED)).returncode == -signal.SIGKILL
+    assert (killed / "disjoint" / STATE_FILE).is_file() and not (killed / "disjoint" / "best").exists()
+    assert first_recipe(manifest, killed, "--resume").returncode == 0
+    for part in ("best", "disjoint/best"):
+        assert (killed / part / WEIGHTS_FILE).read_bytes() == (output / part / WEIGHTS_FILE).read_bytes()
+    assert (killed / "report.md").read_text() == report
 
 
 @pytest.mark.parametrize(

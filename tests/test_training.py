@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,23 +110,46 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert without_timings(one) == without_timings(other)
 
 
+KILLED = """
+import os, signal, sys
+from deepfake_detector import training
+import train
+
+where, training.SAVE_EVERY_SECONDS = tuple(map(int, sys.argv.pop(1).split(","))), 0.0
+step = training.Run.train_step
+def train_step(run, *batch):
+    if (run.epoch, run.step) == where:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(run, *batch)
+training.Run.train_step = train_step
+sys.exit(train.main())
+"""
+
+
+def kill(data: Path, output: Path, epoch: int, step: int) -> Path:
+    """A run that saves after every step, killed before this one."""
+    command = [sys.executable, "-c", KILLED, f"{epoch},{step}", "--data", str(data), "--output", str(output), *SETTINGS]
+    process = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240)
+    assert process.returncode == -signal.SIGKILL
+    state = torch.load(output / STATE_FILE, weights_only=True)
+    assert (state["epoch"], state["step"]) == (epoch, step)
+    return output
+
+
 @pytest.fixture(scope="module")
 def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run killed in its second epoch."""
-    output = tmp_path_factory.mktemp("runs") / "killed"
-    process = train(data, output)
-    deadline = time.monotonic() + 240
-    while not (output / STATE_FILE).is_file():  # written at the end of the first epoch
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert torch.load(output / STATE_FILE, weights_only=True)["epoch"] < 2
-    return output
+    """A run killed in the middle of its second epoch."""
+    return kill(data, tmp_path_factory.mktemp("runs") / "killed", 1, 1)
 
 
 def test_killed_run_ends_with_the_same_weights(finished: Path, killed: Path, data: Path, tmp_path: Path) -> None:
     output = shutil.copytree(killed, tmp_path / "resumed")
+    wait(train(data, output, "--resume"))
+    assert_same_weights(finished, output)
+
+
+def test_run_killed_in_its_first_step_can_be_resumed(finished: Path, data: Path, tmp_path: Path) -> None:
+    output = kill(data, tmp_path / "killed", 0, 0)
     wait(train(data, output, "--resume"))
     assert_same_weights(finished, output)
 
@@ -285,6 +307,20 @@ def test_a_run_is_not_overwritten(finished: Path, data: Path) -> None:
     assert process.returncode == 1 and "holds a run already" in errors
 
 
+def test_a_checkpoint_and_its_figures_are_not_overwritten(finished: Path, data: Path, tmp_path: Path) -> None:
+    best = shutil.copytree(finished / "best", tmp_path / "run" / "best")
+    before = {file.name: file.read_bytes() for file in best.iterdir()}
+    for output, *more in ((tmp_path / "run",), (tmp_path / "run", "--average", best), (best, "--evaluate", best)):
+        assert "choose another folder" in refused(data, output, *map(str, more))
+    assert before == {file.name: file.read_bytes() for file in best.iterdir()}
+
+
+def test_seeds_that_torch_does_not_take_are_refused(data: Path, tmp_path: Path) -> None:
+    for seed in (str(2**63), "-1"):
+        with pytest.raises(SystemExit):
+            refused(data, tmp_path / "none", "--seed", seed)
+
+
 def test_other_data_are_not_resumed(finished: Path, data: Path, tmp_path: Path) -> None:
     rows = (data / "manifest.csv").read_text().splitlines()
     (data / "fewer.csv").write_text("\n".join(rows[:1] + rows[3:]))
@@ -335,5 +371,6 @@ def test_the_mean_of_two_checkpoints_is_calibrated_and_measured(
     assert figures["eer"] == equal_error_rate(scores.labels, scores.values)[0]
     card = (output / "best" / "README.md").read_text()
     assert f"mean of the weights of `{finished / 'best'}` and `{other}`" in card and "epochs, seed" not in card
+    command[3] = str(tmp_path / "unlike")
     assert "another network or front end" in main([*command, str(checkpoint)])
     assert "No such Corpus" in main([*command, str(other), "--leave-out", "No such Corpus"])

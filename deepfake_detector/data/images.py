@@ -6,6 +6,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -155,7 +156,7 @@ class Painter(Dataset):
 
 
 class Pictures(Dataset):
-    """The pictures from disk: (3, height, width) float32 in 0..1 by torchvision's ToTensor, label."""
+    """The pictures from disk: (3, height, width) float32 in 0..1 by torchvision's ToTensor, label; DataError if one has gone."""
 
     def __init__(self, pictures: list[Picture], folder: Path) -> None:
         self.pictures, self.folder = pictures, folder
@@ -164,8 +165,14 @@ class Pictures(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        with Image.open(self.folder / self.pictures[index].file) as image:
-            return to_tensor(image), self.pictures[index].label
+        path = self.folder / self.pictures[index].file
+        try:
+            with Image.open(path) as image:
+                return to_tensor(image), self.pictures[index].label
+        except (OSError, SyntaxError):  # Pillow's for what is not there, cut short or no PNG; for a damaged one
+            raise DataError(
+                f"{path} is missing or damaged; delete it and repeat the command, which draws it."
+            ) from None
 
 
 def random_split(pictures: list[Picture], seed: int) -> Split:
@@ -178,7 +185,7 @@ def random_split(pictures: list[Picture], seed: int) -> Split:
 
 
 def disjoint_split(pictures: list[Picture], seed: int) -> Split:
-    """A split whose parts share no recording, no speaker (`Clip.group`) and no attack; what fits nowhere is left out.
+    """A split whose parts share no recording, no speaker that is known (`Clip.group`) and no attack; what fits nowhere is left out.
 
     A spoof counts only where both its speaker and its attack belong. Of `SPLIT_TRIALS` random allotments the one whose
     rarest class in any part is most frequent is taken. Raises DataError if none leaves both classes in each part.
@@ -193,20 +200,30 @@ def disjoint_split(pictures: list[Picture], seed: int) -> Split:
     return _checked(max(splits, key=_rarest), sentence)
 
 
-def leaks(split: Split) -> dict[str, float]:
-    """Share (0..1) of test pictures whose recording, speaker or (of spoofs) attack is also in train or validation."""
+def leaks(split: Split) -> dict[str, float | None]:
+    """Share (0..1) of test pictures whose recording, speaker or attack is also in train or validation.
+
+    Of the speakers those that are known count, of the attacks those of spoofs; None if there are none.
+    """
     test, others = split["test"], split["train"] + split["validation"]
-    keys = {
-        "recordings": lambda picture: picture.clip.path,
-        "speakers": lambda picture: picture.clip.group,
-        "attacks": lambda picture: picture.clip.system,
+    known = [picture for picture in test if picture.clip.speaker_known]
+    spoofed = [picture for picture in test if picture.label == SPOOF]
+    return {
+        "recordings": _share_seen(test, others, lambda picture: picture.clip.path),
+        "speakers": _share_seen(known, others, lambda picture: picture.clip.group),
+        "attacks": _share_seen(spoofed, others, lambda picture: picture.clip.system),
     }
-    shares = {}
-    for name, key in keys.items():
-        seen = {key(picture) for picture in others}
-        asked = [picture for picture in test if name != "attacks" or picture.label == SPOOF]
-        shares[name] = sum(key(picture) in seen for picture in asked) / len(asked)
-    return shares
+
+
+def _share_seen(asked: list[Picture], others: list[Picture], key: Callable[[Picture], Path | str]) -> float | None:
+    seen = {key(picture) for picture in others}
+    return sum(key(picture) in seen for picture in asked) / len(asked) if asked else None
+
+
+def share_of_known_speakers(split: Split) -> float:
+    """Share (0..1) of the pictures of all parts whose speaker the data name."""
+    pictures = [picture for part in split.values() for picture in part]
+    return sum(picture.clip.speaker_known for picture in pictures) / len(pictures)
 
 
 def _cut(names: np.ndarray) -> list[np.ndarray]:
