@@ -145,15 +145,15 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
 def _check_file(path: Path) -> None:
     try:
         is_file, n_bytes = path.is_file(), path.stat().st_size
+        if not is_file and not path.is_dir():  # before it is opened, for which a pipe waits
+            raise AudioError(f"{path.name} is a pipe or a device; save the recording as a file first.")
         path.open("rb").close()
     except FileNotFoundError:
-        is_file, n_bytes = False, 0
+        raise AudioError(f"There is no file called {path.name}.") from None
     except IsADirectoryError:
         raise AudioError(f"{path.name} is a folder; name the recordings in it.") from None
     except OSError:
         raise AudioError(f"{path.name} may not be read; check its name and permissions.") from None
-    if not is_file:
-        raise AudioError(f"There is no file called {path.name}.")
     if n_bytes == 0:
         raise AudioError(f"{path.name} is empty (0 bytes); record or save it again.")
 

@@ -1,6 +1,7 @@
 """Wrong inputs only: each gets one clear sentence, and the next request works."""
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -68,6 +69,8 @@ def bad_files(folder: Path) -> dict[str, Path]:
     files["nowhere.wav"] = folder / "nowhere.wav"
     files["a folder.wav"] = folder / "a folder.wav"
     files["a folder.wav"].mkdir()
+    files["pipe.wav"] = folder / "pipe.wav"
+    os.mkfifo(files["pipe.wav"])
     return files
 
 
@@ -88,6 +91,7 @@ FAULTS = {
     "silent film.mp4": "no sound track",
     "nowhere.wav": "no file called",
     "a folder.wav": "is a folder",
+    "pipe.wav": "is a pipe",
 }
 
 
