@@ -1,5 +1,6 @@
 """The model card: what a checkpoint is, how it was made, how often it is wrong. Written beside the weights."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -9,6 +10,7 @@ from .data.manifest import Clip
 from .evaluation import MIN_WORST_BONAFIDE
 from .model import BONAFIDE, SPOOF
 
+PLACE = "FOLDER_OR_HUB_ID"  # in the card's example
 FRONT = """---
 license: {license}
 library_name: deepfake-detector
@@ -45,7 +47,7 @@ Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
 Whole recordings of the dev split, judged as a user's are. This split also chose the epoch, the calibration and the bounds, so
 expect somewhat worse elsewhere.
 
-| dev, {clips} clips | |
+| dev, {clips} clips, {judged} of them judged | |
 |---|---|
 | equal error rate | {eer}, 95 % interval {interval} |
 | the same without codecs: speech synthesis, conversion and vocoders only | {eer_without_codec} |
@@ -57,7 +59,7 @@ expect somewhat worse elsewhere.
 | answered "can't tell" | {cannot_tell} |
 | wrong when it says "fake" / "real" | {wrong_when_fake} / {wrong_when_real} |
 | corpus of {worst_at_least} real recordings or more that is most often called fake | {worst} |
-| without a voice for the voice detector: not judged, in no figure | {without_voice} clips |
+| without a voice for the voice detector: not judged, in no figure | {without_voice} clips, {bonafide_without_voice} of them real |
 
 The interval comes from drawing these clips again 1,000 times; it says nothing of voices that are not among them.
 
@@ -184,7 +186,11 @@ def model_card(figures: dict, command: str) -> str:
         sources=_sources(settings["data"].get("train")),
         license=settings["license"],
         **{name: _percent(figures[name]) for name in percents},
-        **{name: figures[name] for name in ("clips", "without_voice", "real_below", "fake_above")},
+        judged=figures["clips"] - figures["without_voice"],
+        **{
+            name: figures[name]
+            for name in ("clips", "without_voice", "bonafide_without_voice", "real_below", "fake_above")
+        },
         made=_how_made(settings),
     )
     return with_results(text, figures)
@@ -213,6 +219,11 @@ def with_results(card: str, figures: dict) -> str:
         model_card.data.model_name = NAMES.get(figures.get("settings", {}).get("network"), "Deepfake Detector")
         model_card.data.eval_results = results
     return str(model_card)
+
+
+def published(card: str, repo_id: str) -> str:
+    """The card as the Hub's model `repo_id` has it: with its name, and without links to files that stay here."""
+    return re.sub(r"\[([^]]+)\]\((?!\w+:)[^)]*\.md\)", r"\1", card.replace(PLACE, repo_id))
 
 
 def _results(figures: dict, dataset: str, part: str) -> list[EvalResult]:

@@ -111,6 +111,7 @@ def report(model: SpoofClassifier, scores: Scores) -> dict:
     return {
         "clips": len(scores.trials),
         "without_voice": len(scores.unjudged),
+        "bonafide_without_voice": sum(clip.label == BONAFIDE for clip in scores.unjudged),
         "without_voice_files": [clip.path.name for clip in scores.unjudged],
         "eer": equal_error_rate(labels, values)[0],
         "eer_interval": eer_interval(labels, values),

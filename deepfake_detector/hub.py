@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from .card import with_results
+from .card import published, with_results
 from .model import CheckpointError, SpoofClassifier
 
 # What the page loads, the card, and what the card shows; nothing else of the folder leaves this machine.
@@ -42,7 +42,7 @@ def push(folder: str | Path, repo_id: str, private: bool = False, token: str | N
     _check_folder(folder)
     SpoofClassifier.load(folder)
     names = [*FILES, FIGURE] if (folder / FIGURE).is_file() else FILES
-    operations = [CommitOperationAdd(name, _content(folder, name)) for name in names]
+    operations = [CommitOperationAdd(name, _content(folder, name, repo_id)) for name in names]
     api = HfApi(token=token)
     # No message of the Hub is passed on: one may quote the header that carries the token.
     try:
@@ -95,13 +95,13 @@ def _check_folder(folder: Path) -> None:
         raise HubError(f"{folder} lacks {' and '.join(missing)}; push the folder `best` of a finished run.")
 
 
-def _content(folder: Path, name: str) -> Path | bytes:
-    """A file to upload; the card gets the figures of metrics.json into its front matter."""
+def _content(folder: Path, name: str, repo_id: str) -> Path | bytes:
+    """A file to upload; the card gets the figures of metrics.json into its front matter, and what it is called there."""
     if name != "README.md":
         return folder / name
     try:
         figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return with_results((folder / name).read_text(encoding="utf-8"), figures).encode()
+        return published(with_results((folder / name).read_text(encoding="utf-8"), figures), repo_id).encode()
     except (ValueError, AttributeError, TypeError, yaml.YAMLError):
         raise HubError(f"README.md or metrics.json in {folder} is damaged.") from None
     except OSError:

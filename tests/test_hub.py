@@ -134,11 +134,16 @@ def test_unknown_hub_model_is_one_sentence(hub: http.server.ThreadingHTTPServer,
     assert done.returncode == 2 and "no such model on the Hub" in done.stderr and "Traceback" not in done.stderr
 
 
+EXAMPLE = 'from_pretrained("FOLDER_OR_HUB_ID"), see [its sister](../README.md) and [why](https://example.org/why.md)\n'
+
+
 @pytest.fixture
 def best(checkpoint: Path, tmp_path: Path) -> Path:
     """What a run leaves in OUTPUT/best, and a file of the user's beside it."""
     folder = shutil.copytree(checkpoint, tmp_path / "best")
-    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\npipeline_tag: audio-classification\n---\n\n# Card\n")
+    (folder / "README.md").write_text(
+        "---\nlicense: cc-by-nc-4.0\npipeline_tag: audio-classification\n---\n\n# Card\n" + EXAMPLE
+    )
     (folder / "metrics.json").write_text(json.dumps({"eer": 0.25, "settings": {"network": "basic-cnn"}}))
     (folder / "figure.png").write_bytes(b"a picture")
     (folder / "diary.txt").write_text("not for the Hub")
@@ -171,6 +176,8 @@ def test_pushed_checkpoint_loads_from_the_hub(
     assert front["license"] == "cc-by-nc-4.0" and front["pipeline_tag"] == "audio-classification"
     (metric,) = front["model-index"][0]["results"][0]["metrics"]
     assert (metric["type"], metric["value"]) == ("eer", 0.25)
+    said = 'from_pretrained("me/voice"), see its sister and [why](https://example.org/why.md)\n'
+    assert hub.files["README.md"].decode().endswith(said)
 
     (verdict,) = json.loads(judge_with("me/voice", hub, tmp_path / "reader").stdout)
     assert verdict["score"] == detector.predict(VOICE).score
