@@ -109,3 +109,6 @@ def test_readme_tells_the_figures_of_the_bundled_checkpoints() -> None:
     assert f"equal error rate on speech it did not learn from is {eer} % (95 % interval {low} to {high} %)" in readme
     assert f"it calls {called_fake} % of the real voices there fake and {called_real} % of the fakes real" in readme
     assert f"trained by the same recipe has {basic_eer} %" in readme
+    card = (weights / "basic_cnn" / "README.md").read_text(encoding="utf-8")
+    for name in ("eer", "balanced_accuracy", "bonafide_called_fake", "cannot_tell"):
+        assert f" | {100 * basic[name]:.1f} % | {100 * ours[name]:.1f} % |" in card, name
