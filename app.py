@@ -275,14 +275,16 @@ def grounds(verdict: Verdict, reason: Reason) -> str:
     """Which tones decided, or that none did alone; of a longer recording, in the parts that tell most."""
     low_khz, high_khz = (f"{hz / 1000:.1f}" for hz in (reason.low_hz, reason.high_hz))
     tones = f"below {high_khz} kHz" if low_khz == "0.0" else f"from {low_khz} to {high_khz} kHz"
-    where, without = "", f"it would be {percent(reason.without_band)} likely to be a machine."
+    start, it, with_them = "", "it", ""
     if sum(window.spoof_probability is not None for window in verdict.windows) > STRETCH_WINDOWS:
-        where = "In the most telling parts: "
-        without = f"{without[:-1]} there, with them {percent(reason.with_band)}."
+        start, it, with_them = "In the most telling parts ", "those parts", f", with them {percent(reason.with_band)}"
+    without = f"{it} would be {percent(reason.without_band)} likely to be a machine{with_them}."
     changes_side = (reason.without_band < 0.5) != (reason.with_band < 0.5)
     if changes_side or verdict.label_at(reason.without_band) != verdict.label_at(reason.with_band):
-        return f"{where}The tones {tones} tip the scales: without them {without}"
-    return f"{where}No tones decide alone: even without those {tones}, which count most, {without}"
+        said = f"{start}the tones {tones} tip the scales: without them {without}"
+    else:
+        said = f"{start}no tones decide alone: even without those {tones}, which count most, {without}"
+    return said[0].upper() + said[1:]
 
 
 def span(start_seconds: float, end_seconds: float, verdict: Verdict) -> str:

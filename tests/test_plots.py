@@ -188,6 +188,6 @@ def test_the_reason_of_a_longer_recording_is_weighed_against_the_same_parts() ->
     windows = [(1.5 * i, 1.5 * i + 3, probability) for i, probability in enumerate([0.97] * 4 + [0.4] * 3)]
     said = app.grounds(verdict(*windows, label="fake", probability=0.83), Reason(2_000.0, 3_140.0, 0.97, 0.95))
     assert said == (
-        "In the most telling parts: No tones decide alone: even without those from 2.0 to 3.1 kHz, which count most, "
-        "it would be 95 % likely to be a machine there, with them 97 %."
+        "In the most telling parts no tones decide alone: even without those from 2.0 to 3.1 kHz, which count most, "
+        "those parts would be 95 % likely to be a machine, with them 97 %."
     )
