@@ -315,9 +315,9 @@ def track_record(detector: Detector) -> str:
         f"{100 * figures[name]:.0f}" for name in ("cannot_tell", "wrong_when_fake", "wrong_when_real")
     )
     return (
-        f" On {figures['clips'] - figures['without_voice']} clips that it did not learn from, but by which its limits were set, it could not tell in {unsure} of "
-        f"100; of those that it called a machine {wrong_fake} in 100 were people, and of those that it called a person {wrong_real} in "
-        "100 were machines. Elsewhere expect more errors."
+        f" On {figures['clips'] - figures['without_voice']} clips that it did not learn from, but by which its limits were set, "
+        f"it could not tell in {unsure} of 100; of those that it called a machine {wrong_fake} in 100 were people, and of those "
+        f"that it called a person {wrong_real} in 100 were machines. Elsewhere expect more errors."
     )
 
 

@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> str | None:
     ) as error:  # fmt: skip
         return f"process {distributed.rank()}: {error}" if distributed.rank() else str(error)
     except torch.OutOfMemoryError:
-        return "The device has too little memory for this network and batch; use a larger one, or --device cpu."
+        return "The device has too little memory for this network and batch; choose another, as --device cpu."
     except KeyboardInterrupt:
         return "Stopped. Go on with the same command, and with --resume if it had begun to train."
 

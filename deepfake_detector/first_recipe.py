@@ -149,14 +149,8 @@ class PictureRun:
         batches = self._batches(torch.Generator().manual_seed(seed))
         title, saved_at = f"epoch {len(self.log) + 1}/{self.config.epochs}", time.monotonic()
         left, size = batches[len(self.steps) :], self.config.batch_size
-        bar = tqdm(
-            desc=title,
-            total=sum(map(len, batches)),
-            initial=len(self.steps) * size,
-            unit="picture",
-            leave=False,
-        )
-        with bar:
+        n_pictures, n_done = sum(map(len, batches)), len(self.steps) * size
+        with tqdm(desc=title, total=n_pictures, initial=n_done, unit="picture", leave=False) as bar:
             for pictures, label in loaded(self.data["train"], left, n_workers, self.device):
                 torch.manual_seed(seed * 10_007 + len(self.steps))
                 self.steps.append(self._step(pictures, label, is_training=True))

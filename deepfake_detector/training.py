@@ -402,10 +402,8 @@ def loaded(
     )
     try:
         yield from loader
-    except (
-        AudioError,
-        DataError,
-    ) as error:  # from a worker it brings the traceback along; the last line is the sentence
+    except (AudioError, DataError) as error:
+        # From a worker it brings the traceback along; the last line is the sentence.
         raise TrainingError(str(error).splitlines()[-1].split("Error: ")[-1]) from None
 
 

@@ -156,7 +156,10 @@ class Painter(Dataset):
 
 
 class Pictures(Dataset):
-    """The pictures from disk: (3, height, width) float32 in 0..1 by torchvision's ToTensor, label; DataError if one has gone."""
+    """The pictures from disk: (3, height, width) float32 in 0..1 by torchvision's ToTensor, label.
+
+    Raises DataError if one has gone or is damaged.
+    """
 
     def __init__(self, pictures: list[Picture], folder: Path) -> None:
         self.pictures, self.folder = pictures, folder
@@ -170,9 +173,8 @@ class Pictures(Dataset):
             with Image.open(path) as image:
                 return to_tensor(image), self.pictures[index].label
         except (OSError, SyntaxError):  # Pillow's for what is not there, cut short or no PNG; for a damaged one
-            raise DataError(
-                f"{path} is missing or damaged; delete it and repeat the command, which draws it."
-            ) from None
+            sentence = f"{path} is missing or damaged; delete it and repeat the command, which draws it."
+            raise DataError(sentence) from None
 
 
 def random_split(pictures: list[Picture], seed: int) -> Split:
@@ -185,8 +187,9 @@ def random_split(pictures: list[Picture], seed: int) -> Split:
 
 
 def disjoint_split(pictures: list[Picture], seed: int) -> Split:
-    """A split whose parts share no recording, no speaker that is known (`Clip.group`) and no attack; what fits nowhere is left out.
+    """A split whose parts share no recording, no speaker that is known (`Clip.group`) and no attack.
 
+    What fits nowhere is left out.
     A spoof counts only where both its speaker and its attack belong. Of `SPLIT_TRIALS` random allotments the one whose
     rarest class in any part is most frequent is taken. Raises DataError if none leaves both classes in each part.
     """
