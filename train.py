@@ -77,6 +77,7 @@ from deepfake_detector.training import (
     TrainConfig,
     TrainingError,
     mean_of,
+    new_board,
     refuse_to_overwrite,
     save_checkpoint,
 )
@@ -216,6 +217,8 @@ def run(args: argparse.Namespace) -> None:
     if args.average:
         average(args)
         return
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise TrainingError("--tensorboard needs one more package: pip install tensorboard")
     distributed.join()
     config = chosen_config(args)
     if isinstance(config, FirstConfig):
@@ -228,8 +231,6 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     """What we stand behind: trained on the train split, selected and measured on the dev split."""
     if args.prepare_only:
         raise TrainingError("--prepare-only belongs to --recipe first; the other recipe draws no pictures.")
-    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise TrainingError("--tensorboard needs one more package: pip install tensorboard")
     device = chosen_device(args.device)
     noises = Noises(args.noise, config.features.sample_rate) if args.noise else None  # few files, so before the many
     clips = distributed.by_first(chosen_clips, args, config)
@@ -372,6 +373,8 @@ def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
         print(f"{name} split: {' / '.join(str(len(part)) for part in split.values())} pictures, on {device}")
         folder = args.output if name == "random" else args.output / name
         run = PictureRun(config, split, args.output, folder, device, start_of(args, config))
+        if args.tensorboard:
+            run.board = new_board(folder)
         if args.resume and run.is_started:
             run.resume()
         elif starts_from_imagenet:
@@ -592,7 +595,7 @@ def licence_id(text: str) -> str:
 def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
     config = RECIPES[args.recipe]
     if isinstance(config, FirstConfig):
-        of_default = ("noise", "init", "sam_rho", "skip_bad_files", "leave_out", "compile", "tensorboard")
+        of_default = ("noise", "init", "sam_rho", "skip_bad_files", "leave_out", "compile")
         values = {name: getattr(args, name) for name in of_default}
         # Not `in (None, False)`: a given 0 equals False.
         given = [

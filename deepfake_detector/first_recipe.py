@@ -26,6 +26,7 @@ from .training import (
     new_classifier,
     read_state,
     save_checkpoint,
+    show,
     write_csv,
     write_state,
 )
@@ -103,6 +104,7 @@ class PictureRun:
         torch.manual_seed(config.seed)
         self.model = new_classifier(config).to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.board = None  # of TensorBoard, if the caller wants one
         self.is_resumed = False
         self.log: list[dict] = []  # a row an epoch; metrics.csv
         self.steps: list[Step] = []  # of the epoch that is under way
@@ -217,6 +219,8 @@ class PictureRun:
             f"validation loss {validation.loss:.4f}, accuracy {100 * validation.accuracy:.2f} %",
             flush=True,
         )
+        if self.board:
+            show(self.board, row)
         write_csv(self.output / "metrics.csv", self.log)  # first: a run killed between the two repeats the last steps
         self.save_state()
 

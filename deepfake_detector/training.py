@@ -220,7 +220,7 @@ class Run:
     def fit(self, n_workers: int) -> None:
         """Train from wherever the run stands to its last epoch; Ctrl-C or SIGTERM stops after the step and saves."""
         if self.tensorboard and distributed.rank() == 0:
-            self.board = _board(self.output)
+            self.board = new_board(self.output)
         with stop_on_signal() as stop:
             if self.epoch == self.step == 0:  # so that it can be resumed from its first moment on
                 distributed.by_first(self.save_state)
@@ -347,10 +347,7 @@ class Run:
         self.log.append(row)
         write_csv(self.output / "metrics.csv", self.log)
         if self.board:
-            for name, value in row.items():
-                if name != "epoch" and value is not None:
-                    self.board.add_scalar(name, value, row["epoch"])
-            self.board.flush()
+            show(self.board, row)
         self.save_state()
 
     def save_state(self) -> None:
@@ -474,11 +471,19 @@ def _half_type(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def _board(output: Path):
+def new_board(output: Path):
     """TensorBoard's writer into OUTPUT/tensorboard, for which its package must be there."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(output / "tensorboard")
+
+
+def show(board, row: dict) -> None:
+    """A row of metrics.csv on TensorBoard."""
+    for name, value in row.items():
+        if name != "epoch" and value is not None:
+            board.add_scalar(name, value, row["epoch"])
+    board.flush()
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:

@@ -367,10 +367,12 @@ def test_whole_run_from_the_command_line(manifest: Path, clips: list[Clip], tmp_
     with Image.open(output / "pictures" / "00000.png") as image:
         assert image.size == (904, 370)
 
-    done = first_recipe(manifest, output)
+    done = first_recipe(manifest, output, "--tensorboard")
     assert done.returncode == 0, done.stderr
     assert "epoch 1: train loss" in done.stdout and "validation loss" in done.stdout
     assert "random split: test accuracy" in done.stdout and "confusion matrix" in done.stdout
+    for folder in (output, output / "disjoint"):
+        assert len(list((folder / "tensorboard").glob("events.*"))) == 1
     best = output / "best"
     assert done.stdout.strip().endswith(f"python -m deepfake_detector FILE --model {best}")
     assert {"README.md", "config.json", "figure.png", "metrics.json", "model.safetensors"} == {
