@@ -25,6 +25,7 @@ from .training import (
     loaded,
     new_classifier,
     read_state,
+    refuse_to_overwrite,
     save_checkpoint,
     show,
     write_csv,
@@ -129,8 +130,8 @@ class PictureRun:
 
         Ctrl-C or SIGTERM stops after the step and saves, which raises TrainingError too.
         """
-        if self.is_started and not self.is_resumed:
-            raise TrainingError(f"{self.output} holds a run already; go on with --resume, or choose another folder.")
+        if not self.is_resumed:
+            refuse_to_overwrite(self.output)
         with stop_on_signal() as stop:
             if not self.is_resumed:  # so that it can be, from its first moment on
                 self.save_state()
