@@ -73,9 +73,9 @@ def score_clips(detector: Detector, clips: list[Clip]) -> Scores:
     return scores
 
 
-def calibrate(classifier: SpoofClassifier, scores: Scores, max_wrong_share: float) -> None:
+def calibrate(classifier: SpoofClassifier, scores: Scores, bonafide_share: float, max_wrong_share: float) -> None:
     """Fit calibration and the bounds of "can't tell" on dev scores, into the classifier's buffers."""
-    classifier.calibration.copy_(torch.tensor(fit_calibration(scores.labels, scores.values)))
+    classifier.calibration.copy_(torch.tensor(fit_calibration(scores.labels, scores.values, bonafide_share)))
     classifier.bounds.copy_(
         torch.tensor(fit_bounds(scores.labels, calibrated(classifier, scores.values), max_wrong_share))
     )

@@ -104,14 +104,17 @@ def calibration_bins(
     return promised, observed, np.array([rows.sum() for rows in held])
 
 
-def fit_calibration(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """Platt scaling (scale, offset) by logistic regression, both classes weighing the same.
+def fit_calibration(labels: np.ndarray, scores: np.ndarray, bonafide_share: float) -> tuple[float, float]:
+    """Platt scaling (scale, offset) by logistic regression, for recordings of which `bonafide_share` are real.
 
-    Equal weights put probability 0.5 where a clip is as likely real as fake if both are equally common.
+    However common they are among these clips, the classes weigh as much as they would there, so that probability 0.5 lies
+    where such a clip is as likely real as fake.
     """
     from sklearn.linear_model import LogisticRegression
 
-    fit = LogisticRegression(C=1e6, class_weight="balanced").fit(np.asarray(scores).reshape(-1, 1), labels)
+    n_bonafide, n_spoof = (labels == 0).sum(), (labels == 1).sum()
+    weights = {0: bonafide_share / n_bonafide * len(labels), 1: (1 - bonafide_share) / n_spoof * len(labels)}
+    fit = LogisticRegression(C=1e6, class_weight=weights).fit(np.asarray(scores).reshape(-1, 1), labels)
     return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 

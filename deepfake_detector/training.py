@@ -64,6 +64,7 @@ class TrainConfig:
     ema_decay: float
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
+    bonafide_share: float  # of the recordings that the probability is meant for; more spares real voices at 0.5
     max_wrong_share: float  # of each of the answers "fake" and "real" on dev; between them is "can't tell"
     mask_rows: int
     mask_frames: int
@@ -341,7 +342,7 @@ class Run:
             message += f", dev EER {100 * eer:.2f} %"
             if eer < self.best_eer:
                 self.best_eer = eer
-                calibrate(classifier, scores, self.config.max_wrong_share)
+                calibrate(classifier, scores, self.config.bonafide_share, self.config.max_wrong_share)
                 save_checkpoint(classifier, self.output / "best")
         print(message, flush=True)
         self.log.append(row)

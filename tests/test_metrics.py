@@ -82,7 +82,7 @@ def test_eer_needs_both_classes() -> None:
 
 def test_calibration_recovers_the_log_odds() -> None:
     labels, scores = random_scores(n=50_000)  # two unit Gaussians 1.5 apart: log-odds = 1.5 * score - 1.125
-    scale, offset = fit_calibration(labels, scores)
+    scale, offset = fit_calibration(labels, scores, 0.5)
     assert scale == pytest.approx(1.5, abs=0.05) and offset == pytest.approx(-1.125, abs=0.05)
     probabilities = 1 / (1 + np.exp(-(scale * scores + offset)))
     assert expected_calibration_error(labels, probabilities) < 0.01
@@ -92,7 +92,15 @@ def test_calibration_recovers_the_log_odds() -> None:
 def test_calibration_does_not_learn_how_common_fakes_are() -> None:
     labels, scores = random_scores(n=50_000)
     keep = (labels == 1) | (np.arange(len(labels)) % 10 == 0)
-    assert fit_calibration(labels[keep], scores[keep]) == pytest.approx(fit_calibration(labels, scores), abs=0.1)
+    one, other = fit_calibration(labels[keep], scores[keep], 0.5), fit_calibration(labels, scores, 0.5)
+    assert one == pytest.approx(other, abs=0.1)
+
+
+def test_calibration_is_for_the_share_of_real_recordings_that_was_told() -> None:
+    labels, scores = random_scores(n=50_000)
+    scale, offset = fit_calibration(labels, scores, 0.6)
+    assert scale == pytest.approx(1.5, abs=0.05)
+    assert offset == pytest.approx(-1.125 + np.log(0.4 / 0.6), abs=0.05)  # the prior log-odds of spoof
 
 
 def test_bounds_keep_both_answers_right_nineteen_times_in_twenty() -> None:

@@ -79,7 +79,7 @@ def test_the_epoch_with_the_best_dev_eer_is_kept_and_calibrated(data: Path, tmp_
     kept = Detector.from_pretrained(tmp_path / "best")
     scores = score_clips(kept, of_split(clips, "dev"))
     assert equal_error_rate(scores.labels, scores.values)[0] == pytest.approx(min(eers), abs=1e-5)
-    fitted = fit_calibration(scores.labels, scores.values)
+    fitted = fit_calibration(scores.labels, scores.values, config.bonafide_share)
     assert kept.model.calibration.tolist() == pytest.approx(fitted, rel=1e-3)
     bounds = fit_bounds(scores.labels, calibrated(kept.model, scores.values), config.max_wrong_share)
     assert kept.model.bounds.tolist() == pytest.approx(bounds, abs=1e-3)
@@ -376,7 +376,8 @@ def test_the_mean_of_two_checkpoints_is_calibrated_and_measured(
         assert torch.allclose(ours[name].float(), mean, rtol=2e-3, atol=1e-5), name
     kept = Detector.from_pretrained(output / "best")
     scores = score_clips(kept, of_split(read_clips([data]), "dev"))
-    assert kept.model.calibration.tolist() == pytest.approx(list(fit_calibration(scores.labels, scores.values)))
+    fitted = fit_calibration(scores.labels, scores.values, RECIPES["default"].bonafide_share)
+    assert kept.model.calibration.tolist() == pytest.approx(list(fitted))
     figures = json.loads((output / "best" / "metrics.json").read_text())
     assert figures["eer"] == equal_error_rate(scores.labels, scores.values)[0]
     card = (output / "best" / "README.md").read_text()
