@@ -61,9 +61,8 @@ gave it away. The clip is judged by the machine that runs this page, goes nowher
 LIMITS = """### What this cannot prove
 The detector has learnt from many voices and many voice machines, but it can be wrong, and a voice machine made after it
 may fool it.{record} **"Real" does not mean true**: a real voice can be cut, rearranged or speak under pressure. **"Fake" does not
-mean guilty**: phones, noise and sound effects can make a real voice look artificial. The percentages suppose that real and
-fake clips are equally common. Never accuse anybody because of this page alone; ask the person, look for the source, and
-let somebody else check."""
+mean guilty**: phones, noise and sound effects can make a real voice look artificial. Never accuse anybody because of this page
+alone; ask the person, look for the source, and let somebody else check."""
 CSS = """
 footer {display: none !important}
 .verdict {border-left: .6rem solid var(--tone); padding: .8rem 1rem; background: var(--block-background-fill)}
@@ -317,7 +316,8 @@ def track_record(detector: Detector) -> str:
     return (
         f" On {figures['clips'] - figures['without_voice']} clips that it did not learn from, but by which its limits were set, "
         f"it could not tell in {unsure} of 100; of those that it called a machine {wrong_fake} in 100 were people, and of those "
-        f"that it called a person {wrong_real} in 100 were machines. Elsewhere expect more errors."
+        f"that it called a person {wrong_real} in 100 were machines. Elsewhere expect more errors. Its percentages suppose that "
+        f"{100 * figures['settings']['bonafide_share']:.0f} of 100 clips are real."
     )
 
 

@@ -71,7 +71,7 @@ from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
-from deepfake_detector.model import CheckpointError, SpoofClassifier, load_imagenet_weights
+from deepfake_detector.model import CONFIG_FILE, CheckpointError, SpoofClassifier, load_imagenet_weights
 from deepfake_detector.training import (
     Run,
     TrainConfig,
@@ -261,6 +261,7 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
         "seed": config.seed,
         "start": run.start,
         "noise": "noise and music" if args.noise else "invented noise",
+        "bonafide_share": config.bonafide_share,
         "data": summarise(clips),
     }
     scores = score_clips(detector, of_split(clips, "dev"))
@@ -278,7 +279,8 @@ def average(args: argparse.Namespace) -> None:
     config = RECIPES["default"]
     calibrate(model, scores, config.bonafide_share, config.max_wrong_share)
     save_checkpoint(model, args.output / "best")
-    write_results(model, scores, {"average": args.average, "data": summarise(clips)}, args, log=None)
+    made = {"average": args.average, "bonafide_share": config.bonafide_share, "data": summarise(clips)}
+    write_results(model, scores, made, args, log=None)
 
 
 def write_results(
@@ -289,7 +291,7 @@ def write_results(
     made: from what and how it was made; log: rows of metrics.csv, if it was trained here.
     """
     best = args.output / "best"
-    network = json.loads((best / "config.json").read_text(encoding="utf-8"))["network"]
+    network = json.loads((best / CONFIG_FILE).read_text(encoding="utf-8"))["network"]
     figures = report(model, scores)
     figures["settings"] = {
         **made,
@@ -310,7 +312,7 @@ def write_results(
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a labelled set with a checkpoint and write scores.csv, metrics.json and figure.png into --output."""
-    if (args.output / "config.json").is_file():
+    if (args.output / CONFIG_FILE).is_file():
         raise TrainingError(
             f"{args.output} is a checkpoint, whose figures this would overwrite; choose another folder."
         )

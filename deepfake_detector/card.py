@@ -34,7 +34,7 @@ CARD = (
 
 Input: a recording of any length, 16 kHz mono inside. Output: a calibrated probability that a machine made the voice, for
 every window of {window_seconds:g} seconds and for the whole; 0.5 is the decision boundary, and between {real_below:.2f} and
-{fake_above:.2f} the answer is "can't tell".
+{fake_above:.2f} the answer is "can't tell". The probability supposes that {bonafide_share} of the recordings are real.
 
 ```python
 from deepfake_detector import Detector
@@ -174,6 +174,7 @@ def model_card(figures: dict, command: str) -> str:
     text = CARD.format(
         network=NAMES[settings["network"]],
         window_seconds=settings["window_seconds"],
+        bonafide_share=f"{settings['bonafide_share']:.0%}".replace("%", " %"),
         ece=figures["expected_calibration_error"],
         interval=" to ".join(_percent(bound) for bound in figures["eer_interval"]),
         worst_at_least=MIN_WORST_BONAFIDE,

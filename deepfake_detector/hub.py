@@ -17,10 +17,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .card import published, with_results
-from .model import CheckpointError, SpoofClassifier
+from .model import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, SpoofClassifier
 
 # What the page loads, the card, and what the card shows; nothing else of the folder leaves this machine.
-FILES = ("config.json", "model.safetensors", "README.md", "metrics.json")
+FILES = (CONFIG_FILE, WEIGHTS_FILE, "README.md", "metrics.json")
 FIGURE = "figure.png"  # goes along if there is one
 EXIT_OK, EXIT_FAILED = 0, 2
 

@@ -28,6 +28,7 @@ from torch import nn
 from .features import FeatureConfig, MelSpectrogram
 
 BONAFIDE, SPOOF = 0, 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"  # the names that the Hub's library gives them
 
 
 class ResidualBlock(nn.Module):
@@ -198,7 +199,7 @@ class SpoofClassifier(
     def _save_pretrained(self, save_directory: Path) -> None:
         tensors = {name: tensor.contiguous().cpu() for name, tensor in _halved(self.state_dict()).items()}
         # Not save_file, which makes the file readable for its owner alone: a server may run as somebody else.
-        (save_directory / "model.safetensors").write_bytes(safetensors.torch.save(tensors))
+        (save_directory / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors))
 
     @classmethod
     def load(cls, folder_or_id: str | Path) -> "SpoofClassifier":
@@ -209,18 +210,18 @@ class SpoofClassifier(
         name = str(folder_or_id)
         try:
             folder = Path(name) if Path(name).is_dir() else _download(name)
-            missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
+            missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
             if missing:
                 raise CheckpointError(f"{' and '.join(missing)} is missing")
-            model = cls(**_read_config(folder / "config.json")).eval()
-            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=True)
+            model = cls(**_read_config(folder / CONFIG_FILE)).eval()
+            model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE), strict=True)
             _try_out(model)
         except CheckpointError as error:
             reason = str(error)
         except safetensors.SafetensorError:
-            reason = "model.safetensors is damaged"
+            reason = f"{WEIGHTS_FILE} is damaged"
         except (json.JSONDecodeError, UnicodeDecodeError):
-            reason = "config.json is damaged"
+            reason = f"{CONFIG_FILE} is damaged"
         except OSError:
             reason = "its files may not be read"
         # Whatever torch, timm and the constructors say of values that do not fit.
@@ -314,7 +315,7 @@ def _download(hub_id: str) -> Path:
     if hub_id.count("/") != 1 or hub_id[0] in "./\\~":
         raise CheckpointError("there is no such folder, and a Hub id has the form user/name")
     try:
-        files = [hf_hub_download(hub_id, file) for file in ("config.json", "model.safetensors")]
+        files = [hf_hub_download(hub_id, file) for file in (CONFIG_FILE, WEIGHTS_FILE)]
     except HFValidationError:
         raise CheckpointError("a Hub id has the form user/name") from None
     except RepositoryNotFoundError:
@@ -322,7 +323,7 @@ def _download(hub_id: str) -> Path:
     except LocalEntryNotFoundError:
         raise CheckpointError("there is no such folder here, and the Hub cannot be reached") from None
     except EntryNotFoundError:
-        raise CheckpointError("that Hub model has no config.json or model.safetensors") from None
+        raise CheckpointError(f"that Hub model has no {CONFIG_FILE} or {WEIGHTS_FILE}") from None
     except (OSError, httpx2.HTTPError):  # refused, broken off midway, or no place to keep it
         raise CheckpointError("the Hub refused it, or it could not be stored here") from None
     return Path(files[0]).parent

@@ -30,11 +30,10 @@ from .features import FeatureConfig
 from .files import write_whole, written_aside
 from .interrupt import Stop, ignore_signals, stop_on_signal
 from .metrics import equal_error_rate
-from .model import SpoofClassifier
+from .model import WEIGHTS_FILE, SpoofClassifier
 from .sharpness import still_statistics, uphill
 
 STATE_FILE = "training_state.pt"
-WEIGHTS_FILE = "model.safetensors"
 SAVE_EVERY_SECONDS = 120.0
 
 

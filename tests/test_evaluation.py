@@ -192,14 +192,14 @@ def test_card_shows_every_figure(detector: Detector) -> None:
     clips = [clip(BONAFIDE, "human", CORPUS)] * 20 + [clip(SPOOF, "asvspoof", CORPUS, "A07")] * 10
     figures = report(detector.model, made_up(clips, [-1.0] * 20 + [1.0] * 10))
     settings = {"network": "basic-cnn", "epochs": 1, "seed": 0, "start": "random weights", "license": "mit"}
-    settings["noise"] = "invented noise"
+    settings |= {"noise": "invented noise", "bonafide_share": 0.55}
     trained_on = [replace(one, split="train") for one in clips[5:]]
     figures["settings"] = {**settings, "data": summarise(clips + trained_on), "window_seconds": 3.0}
     card = model_card(json.loads(json.dumps(figures)), "python train.py")
     assert "| A07 | 10 | 0.0 % |" in card and "95 % interval 0.0 % to 0.0 %" in card and "(figure.png)" in card
     assert f"{CORPUS}: 0.0 % of 20" in card and "{" not in card
     assert card.startswith("---\nlicense: mit\n") and "model-index:" in card
-    assert "rooms, invented noise, RawBoost" in card
+    assert "rooms, invented noise, RawBoost" in card and "supposes that 55 % of the recordings are real" in card
     assert f"Real, clips of each corpus: {CORPUS} 15.\n\nFake, clips of each system: A07 10.\n" in card
 
 

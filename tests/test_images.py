@@ -39,7 +39,8 @@ from deepfake_detector.data.manifest import Clip, DataError
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError
 from deepfake_detector.first_recipe import PictureRun
-from deepfake_detector.training import STATE_FILE, WEIGHTS_FILE, TrainingError
+from deepfake_detector.model import WEIGHTS_FILE
+from deepfake_detector.training import STATE_FILE, TrainingError
 from train import RECIPES, main
 
 from .conftest import ROOT, TINY_FEATURES, tiny_classifier
