@@ -253,3 +253,21 @@ def test_run_outlives_a_failed_push(hub: http.server.ThreadingHTTPServer, data: 
     assert push_to(hub.url, output / "best").returncode == 0
     assert hub.files["figure.png"][:4] == b"\x89PNG"
     assert "model-index" in yaml.safe_load(hub.files["README.md"].decode().split("---")[1])
+
+
+def test_run_of_the_first_recipe_is_published_and_loads(
+    hub: http.server.ThreadingHTTPServer, data: Path, tmp_path: Path
+) -> None:
+    hub.files.clear()
+    few = tmp_path / "few.csv"
+    header, *rows = (data / "manifest.csv").read_text().splitlines()
+    few.write_text("\n".join([header, *(f"{data}/{row}" for row in rows[:16])]))
+    train = ["train.py", "--recipe", "first", "--data", str(few), "--output", str(tmp_path / "run"), *SETTINGS]
+    done = run([*train, "--epochs", "1", "--push-to-hub", "me/voice"], hub.url, tmp_path / "home", TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert hub.commits == [sorted([*FILES, FIGURE])] and TOKEN not in done.stdout + done.stderr
+    _, front, card = hub.files["README.md"].decode().split("---", 2)
+    assert yaml.safe_load(front)["model-index"][0]["results"][0]["dataset"]["name"] == "random split, pictures"
+    assert 'from_pretrained("me/voice")' in card
+    (verdict,) = json.loads(judge_with("me/voice", hub, tmp_path / "reader").stdout)
+    assert verdict["score"] == Detector.from_pretrained(tmp_path / "run" / "best").predict(VOICE).score
