@@ -139,17 +139,14 @@ def build_page(detector: Detector) -> gr.Blocks:
         shown = gr.update(visible=True, value=picture, alt_text=description(verdict))
         return verdict_card(verdict, inspection.reason), shown, verdict.to_dict()
 
-    def fake(path: str | None, own: str | None) -> tuple[tuple[int, np.ndarray] | dict, str | None, dict]:
-        """The clip's first seconds made anew by a machine, as (Hz, 16-bit samples); what to go back to, and its button.
-
-        Without a clip, or with one that cannot be read, nothing changes.
-        """
+    def fake(path: str | None) -> tuple[str, tuple[int, np.ndarray]] | None:
+        """The clip, and its first seconds made anew by a machine as (Hz, 16-bit samples); None if it cannot be copied."""
         if path is None:
             gr.Info("Record a voice or choose a file first.")
-            return gr.skip(), own, gr.skip()
+            return None
         if not Path(path).exists():
             gr.Warning(DELETED)
-            return gr.skip(), own, gr.skip()
+            return None
         rate = detector.model.config.sample_rate
         try:
             blocks = itertools.islice(stream_audio(path, rate), int(COPY_SECONDS / BLOCK_SECONDS) + 1)
@@ -159,9 +156,8 @@ def build_page(detector: Detector) -> gr.Blocks:
             samples = samples[: int(COPY_SECONDS * rate)]
         except AudioError as error:
             gr.Warning(str(error))
-            return gr.skip(), own, gr.skip()
-        made = np.round(griffin_lim_copy(samples, rate).clip(-1, 1) * 32767).astype(np.int16)
-        return (rate, made), own or path, gr.update(visible=True)
+            return None
+        return path, (rate, np.round(griffin_lim_copy(samples, rate).clip(-1, 1) * 32767).astype(np.int16))
 
     with gr.Blocks(title="Is this voice real?", analytics_enabled=False, delete_cache=(600, 3000)) as page:
         gr.Markdown(INTRO)
@@ -179,7 +175,8 @@ def build_page(detector: Detector) -> gr.Blocks:
                 video = gr.UploadButton("Choose a video or phone memo", file_types=UPLOAD_TYPES, elem_id="video")
                 check = gr.Button("Check this voice", variant="primary", elem_id="check")
                 copy = gr.Button("Make a machine's copy of it", elem_id="copy")
-                own = gr.State()  # while a copy is in the player: the clip that it copies
+                made = gr.State()  # a clip and its copy, until that is in the player
+                own = gr.State()  # while a copy is in the player: the visitor's clip
                 back = gr.Button("Back to your own clip", visible=False, elem_id="back")
                 examples = gr.Examples(
                     [[path] for path, _ in EXAMPLES],
@@ -187,6 +184,7 @@ def build_page(detector: Detector) -> gr.Blocks:
                     example_labels=[name for _, name in EXAMPLES],
                     label="Try one",
                 )
+                clip.keep_in_cache |= clip.temp_files  # so far these are the examples, which nobody can choose again
             with gr.Column(scale=3, min_width=320):
                 card = gr.HTML(waiting_card(), elem_id="verdict")
                 heat_map = gr.Checkbox(label="Show where the detector looked", elem_id="heat")
@@ -197,7 +195,7 @@ def build_page(detector: Detector) -> gr.Blocks:
         with gr.Accordion("All figures", open=False):
             figures = gr.JSON(label="Verdict", elem_id="figures")
         gr.Markdown(LIMITS.format(record=track_record(detector)))
-        clip.change(  # a new clip: nothing of the one before stays beside it while it is judged
+        clip.change(  # a new clip: no picture of the one before beside it, unless that is being judged until now
             nothing_shown, None, [picture, figures], queue=False, show_progress="hidden", api_visibility="private"
         )
         asked = [clip.change, check.click, heat_map.change]
@@ -206,10 +204,16 @@ def build_page(detector: Detector) -> gr.Blocks:
             asked, judge, [clip, heat_map], [card, picture, figures],
             api_name="judge", trigger_mode="always_last", show_progress_on=card,
         ).then(None, js=SHOW_ANSWER)  # fmt: skip
-        copy.click(fake, [clip, own], [clip, own, back], api_visibility="private")
+        copy.click(fake, clip, made, api_visibility="private").then(
+            copy_shown, [made, clip, own], [made, clip, own, back], api_visibility="private"
+        )
         back.click(own_again, own, [clip, own, back], api_visibility="private")
         video.upload(own_again, video, [clip, own, back], api_visibility="private")
-        for chosen in (clip.input, examples.load_input_event.then):
+        for chosen in (
+            clip.upload,
+            clip.stop_recording,
+            examples.load_input_event.then,
+        ):  # not clip.input: it is sent by x too
             chosen(lambda: own_again(None)[1:], None, [own, back], api_visibility="private")
     return page.queue(default_concurrency_limit=1, max_size=32)
 
@@ -217,6 +221,15 @@ def build_page(detector: Detector) -> gr.Blocks:
 def nothing_shown() -> tuple[dict, None]:
     """For picture and figures, where there is no verdict."""
     return gr.update(visible=False, value=None), None
+
+
+def copy_shown(
+    made: tuple[str, tuple[int, np.ndarray]] | None, path: str | None, own: str | None
+) -> tuple[None, tuple[int, np.ndarray] | dict, str | None, dict]:
+    """The copy for the player, and the clip and the button to go back; nothing if another clip was chosen meanwhile."""
+    if made is None or made[0] != path:
+        return None, gr.skip(), own, gr.skip()
+    return None, made[1], own or path, gr.update(visible=True)
 
 
 def own_again(path: str | None) -> tuple[str | None, None, dict]:

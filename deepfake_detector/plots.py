@@ -5,6 +5,7 @@ import itertools
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
@@ -37,9 +38,12 @@ def draw_inspection(inspection: Inspection, features: FeatureConfig) -> Image.Im
 def timeline_cells(verdict: Verdict) -> list[tuple[float, float, float | None]]:
     """Overlapping windows -> cells side by side (start, end, mean probability of the windows over it, or None)."""
     edges = sorted({edge for window in verdict.windows for edge in (window.start_seconds, window.end_seconds)})
-    cells = []
+    coming = sorted(verdict.windows, key=lambda window: window.start_seconds, reverse=True)
+    over, cells = [], []
     for start, end in itertools.pairwise(edges):
-        over = [w for w in verdict.windows if w.start_seconds <= start and w.end_seconds >= end]
+        while coming and coming[-1].start_seconds <= start:
+            over.append(coming.pop())
+        over = [window for window in over if window.end_seconds >= end]
         judged = [w.spoof_probability for w in over if w.spoof_probability is not None]
         cells.append((start, end, sum(judged) / len(judged) if judged else None))
     return cells
@@ -79,22 +83,27 @@ def _draw_timeline(axes: Axes, verdict: Verdict) -> None:
     axes.axhspan(verdict.real_below, verdict.fake_above, color="#EEEEEE", zorder=0)
     axes.axhline(0.5, color="#999999", linewidth=0.8, zorder=1)
     cells = timeline_cells(verdict)
-    for start, end, probability in cells:
-        if probability is None:
-            axes.axvspan(
-                start, end, facecolor="white", edgecolor=COLOURS["no voice"], hatch="//", linewidth=0, zorder=2
-            )
-        else:
-            colour = COLOURS[verdict.label_at(probability)]
-            axes.bar(start, max(probability, LEAST_BAR), end - start, align="edge", color=colour, linewidth=0, zorder=2)
+    judged = [cell for cell in cells if cell[2] is not None]
+    bars = [_rectangle(start, end, max(probability, LEAST_BAR)) for start, end, probability in judged]
+    colours = [COLOURS[verdict.label_at(probability)] for *_, probability in judged]
+    silences = [_rectangle(start, end, 1.0) for start, end, probability in cells if probability is None]
+    # Two collections, not a patch a cell, of which four hours have ten thousand; without seams between neighbours.
+    alike = {"linewidths": 0, "antialiaseds": False, "zorder": 2}
+    axes.add_collection(PolyCollection(bars, facecolors=colours, **alike))
+    axes.add_collection(
+        PolyCollection(silences, facecolors="white", edgecolors=COLOURS["no voice"], hatch="//", **alike)
+    )
     axes.set_xlim(0.0, verdict.duration_seconds)
     axes.set_ylim(0.0, 1.0)
     has_band = verdict.real_below < verdict.fake_above
     axes.set_yticks([0, 0.5, 1], ["real", "can't\ntell" if has_band else "50 %", "fake"])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, verdict.duration_seconds)))
     axes.set_xlabel("seconds" if verdict.duration_seconds < 60 else "minutes:seconds")
-    has_silence = any(probability is None for _, _, probability in cells)
-    axes.set_title(f"How machine-like each part sounds{' (hatched: no voice)' * has_silence}", loc="left")
+    axes.set_title(f"How machine-like each part sounds{' (hatched: no voice)' * bool(silences)}", loc="left")
+
+
+def _rectangle(start: float, end: float, height: float) -> list[tuple[float, float]]:
+    return [(start, 0.0), (start, height), (end, height), (end, 0.0)]
 
 
 def clock(seconds: float, duration_seconds: float) -> str:

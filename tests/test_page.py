@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from gradio.route_utils import delete_files_created_by_app
 from gradio_client import Client, handle_file
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app import HEADLINES, unconverted
+from app import EXAMPLES, HEADLINES, build_page, copy_shown
 from deepfake_detector import Detector
 
 from .conftest import ROOT, VOICE, add_video, encode
@@ -66,6 +67,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.kill()
         server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def page_of_the_bundled() -> gr.Blocks:
+    return build_page(Detector.from_pretrained())
 
 
 @pytest.fixture(scope="module")
@@ -186,19 +192,43 @@ def test_a_machine_copies_the_voice(page: Page, clips: dict[str, Path]) -> None:
     expect(back).to_be_hidden()
     page.locator("#copy").click()
     expect(back).to_be_visible(timeout=ANSWER_MS)
+    page.locator("#clip").get_by_role("button", name="Clear").click()
+    expect(page.locator("#verdict")).to_contain_text("No clip yet", timeout=ANSWER_MS)
+    back.click()
+    expect(page.locator("#verdict")).to_have_text(said, use_inner_text=True, timeout=ANSWER_MS)
+    page.locator("#copy").click()
+    expect(back).to_be_visible(timeout=ANSWER_MS)
     page.get_by_role("button", name="A simple robot voice").click()
     expect(back).to_be_hidden(timeout=ANSWER_MS)
 
 
 def test_a_file_is_judged_as_it_is_where_ffmpeg_is_installed(
-    tmp_path: Path, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    page_of_the_bundled: gr.Blocks, tmp_path: Path, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ffmpeg", "ffprobe"):  # both would be asked before a browser gets a film
         (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/was_asked\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert unconverted(gr.Audio(type="filepath")).postprocess(str(clips["mp4"])).path == str(clips["mp4"])
+    (player,) = (block for block in page_of_the_bundled.blocks.values() if isinstance(block, gr.Audio))
+    assert player.postprocess(str(clips["mp4"])).path == str(clips["mp4"])
     assert not (tmp_path / "was_asked").exists()
+
+
+def test_examples_outlive_the_clips_of_visitors(page_of_the_bundled: gr.Blocks, tmp_path: Path) -> None:
+    (player,) = (block for block in page_of_the_bundled.blocks.values() if isinstance(block, gr.Audio))
+    examples, visitors = player.temp_files & player.keep_in_cache, Path(shutil.copy(VOICE, tmp_path))
+    player.temp_files.add(str(visitors))
+    delete_files_created_by_app(page_of_the_bundled, age=0)  # what the page does every ten minutes, after an hour
+    assert len(examples) == len(EXAMPLES) and all(Path(path).is_file() for path in examples)
+    assert not visitors.exists()
+
+
+def test_a_copy_that_comes_too_late_is_dropped() -> None:
+    made = ("first.wav", (16_000, np.zeros(8, np.int16)))
+    state, shown, own, back = copy_shown(made, "first.wav", None)
+    assert (state, shown, own, back["visible"]) == (None, made[1], "first.wav", True)
+    for late in (copy_shown(made, "second.wav", None), copy_shown(None, "second.wav", None)):
+        assert late == (None, gr.skip(), None, gr.skip())
 
 
 def test_how_the_page_is_used_is_not_monitored(url: str) -> None:
