@@ -61,7 +61,8 @@ expect somewhat worse elsewhere.
 | corpus of {worst_at_least} real recordings or more that is most often called fake | {worst} |
 | without a voice for the voice detector: not judged, in no figure | {without_voice} clips, {bonafide_without_voice} of them real |
 
-The interval comes from drawing these clips again 1,000 times; it says nothing of voices that are not among them.
+The interval comes from drawing these clips again 1,000 times; it says nothing of voices that are not among them. The calibration
+error counts the clips as they are, not by the share of real recordings that the probability supposes.
 
 ![Errors at every threshold, scores of each class and reliability](figure.png)
 

@@ -137,10 +137,13 @@ def _draw_histogram(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, b
 
 def _draw_reliability(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, error: float) -> None:
     promised, observed, sizes = calibration_bins(labels, probabilities)
+    real = 100 * (labels == 0).mean()  # the probability may suppose another share
     axes.plot((0, 100), (0, 100), color="#999999", linewidth=0.8, linestyle=":", label="perfectly calibrated")
     axes.plot(100 * promised, 100 * observed, color=REAL, linewidth=1.2)
     axes.scatter(100 * promised, 100 * observed, 20 + 380 * sizes / sizes.max(), color=REAL, alpha=0.7, zorder=3)
-    axes.plot([], [], color=REAL, marker="o", label=f"clips (area: how many)\nECE {error:.3f}")
+    axes.plot(
+        [], [], color=REAL, marker="o", label=f"clips (area: how many)\nECE {error:.3f}, {real:.0f} % of them real"
+    )
     axes.set(title="Is the probability true? (reliability)", xlim=(-4, 104), ylim=(-4, 104))
     axes.set(xlabel="probability of fake, %", ylabel="of these, really fake, %")
     axes.grid(alpha=0.3)

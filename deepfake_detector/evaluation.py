@@ -76,9 +76,9 @@ def score_clips(detector: Detector, clips: list[Clip]) -> Scores:
 def calibrate(classifier: SpoofClassifier, scores: Scores, bonafide_share: float, max_wrong_share: float) -> None:
     """Fit calibration and the bounds of "can't tell" on dev scores, into the classifier's buffers."""
     classifier.calibration.copy_(torch.tensor(fit_calibration(scores.labels, scores.values, bonafide_share)))
-    classifier.bounds.copy_(
-        torch.tensor(fit_bounds(scores.labels, calibrated(classifier, scores.values), max_wrong_share))
-    )
+    probabilities = calibrated(classifier, scores.values)
+    bounds = fit_bounds(scores.labels, probabilities, max_wrong_share, bonafide_share)
+    classifier.bounds.copy_(torch.tensor(bounds))
 
 
 def calibrated(classifier: SpoofClassifier, scores: np.ndarray) -> np.ndarray:

@@ -118,14 +118,17 @@ def fit_calibration(labels: np.ndarray, scores: np.ndarray, bonafide_share: floa
     return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 
-def fit_bounds(labels: np.ndarray, probabilities: np.ndarray, max_error: float) -> tuple[float, float]:
+def fit_bounds(
+    labels: np.ndarray, probabilities: np.ndarray, max_error: float, bonafide_share: float
+) -> tuple[float, float]:
     """Bounds (real_below, fake_above) between which the verdict is "can't tell".
 
     The widest choices at which "fake", and separately "real", is wrong for at most `max_error` of the clips so
-    labelled, as they are and with both classes weighing the same. 0.5 lies always between them.
+    labelled, as they are and if `bonafide_share` of them were real. 0.5 lies always between them.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    weight = np.where(labels == 1, 0.5 / (labels == 1).sum(), 0.5 / (labels == 0).sum())
+    n_bonafide, n_spoof = (labels == 0).sum(), (labels == 1).sum()
+    weight = np.where(labels == 0, bonafide_share / n_bonafide, (1 - bonafide_share) / n_spoof)
 
     def widest(side: np.ndarray, wrong: np.ndarray) -> float:
         """Smallest side >= 0.5 at which the weighted share of `wrong` among clips beyond it is small enough."""

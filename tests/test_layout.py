@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from deepfake_detector.card import model_card
+
 from .conftest import ROOT
 
 # Left to right as in README.md; a module imports only from its own group or from groups to its left.
@@ -112,3 +114,10 @@ def test_readme_tells_the_figures_of_the_bundled_checkpoints() -> None:
     card = (weights / "basic_cnn" / "README.md").read_text(encoding="utf-8")
     for name in ("eer", "balanced_accuracy", "bonafide_called_fake", "cannot_tell"):
         assert f" | {100 * basic[name]:.1f} % | {100 * ours[name]:.1f} % |" in card, name
+
+
+def test_the_bundled_card_has_every_figure_of_its_metrics() -> None:
+    weights = ROOT / "deepfake_detector" / "weights"
+    written = model_card(json.loads((weights / "metrics.json").read_text()), "")
+    by_hand = "## How it was made"  # what a run cannot know of itself begins here
+    assert (weights / "README.md").read_text(encoding="utf-8").split(by_hand)[0] == written.split(by_hand)[0]

@@ -106,21 +106,30 @@ def test_calibration_is_for_the_share_of_real_recordings_that_was_told() -> None
 def test_bounds_keep_both_answers_right_nineteen_times_in_twenty() -> None:
     labels, scores = random_scores(n=20_000)
     probabilities = 1 / (1 + np.exp(-(1.5 * scores - 1.125)))
-    real_below, fake_above = fit_bounds(labels, probabilities, 0.05)
+    real_below, fake_above = fit_bounds(labels, probabilities, 0.05, 0.5)
     assert 0 < real_below < 0.5 < fake_above < 1
     assert (labels[probabilities >= fake_above] == 0).mean() == pytest.approx(0.05, abs=0.01)
     assert (labels[probabilities < real_below] == 1).mean() == pytest.approx(0.05, abs=0.01)
 
 
+def test_bounds_keep_their_promise_where_more_are_real() -> None:
+    labels, scores = random_scores(n=20_000)
+    probabilities = 1 / (1 + np.exp(-(1.5 * scores - 1.125)))
+    _, fake_above = fit_bounds(labels, probabilities, 0.05, 0.6)
+    called_fake = [(probabilities[labels == label] >= fake_above).mean() for label in (0, 1)]
+    wrong = 0.6 * called_fake[0] / (0.6 * called_fake[0] + 0.4 * called_fake[1])
+    assert wrong == pytest.approx(0.05, abs=0.01)
+
+
 def test_bounds_of_a_perfect_and_a_useless_detector() -> None:
     labels = np.array([0, 1] * 50)
-    assert fit_bounds(labels, np.where(labels == 1, 0.9, 0.1), 0.05) == (0.5, 0.5)
+    assert fit_bounds(labels, np.where(labels == 1, 0.9, 0.1), 0.05, 0.5) == (0.5, 0.5)
     useless = np.tile([0.2, 0.2, 0.8, 0.8], 25)
-    assert fit_bounds(labels, useless, 0.05) == (0.0, 1.0)
+    assert fit_bounds(labels, useless, 0.05, 0.5) == (0.0, 1.0)
 
 
 def test_the_last_clip_called_real_lies_below_its_bound() -> None:
-    real_below, fake_above = fit_bounds(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.45, 0.9]), 0.05)
+    real_below, fake_above = fit_bounds(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.45, 0.9]), 0.05, 0.5)
     assert 0.4 < real_below < 0.41 and fake_above == 0.5
 
 

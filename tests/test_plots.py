@@ -148,7 +148,8 @@ def test_the_page_quotes_the_figures_of_the_bundled_checkpoint_alone(detector: D
     assert app.track_record(detector) == ""
     figures = json.loads((BUNDLED / "metrics.json").read_text())
     quoted = re.findall(r"\d+(?= of 100|\s+in 100)", app.track_record(Detector.from_pretrained()))
-    expected = (figures[name] for name in ("cannot_tell", "wrong_when_fake", "wrong_when_real"))
+    expected = [figures[name] for name in ("cannot_tell", "wrong_when_fake", "wrong_when_real")]
+    expected.append(figures["settings"]["bonafide_share"])
     assert [int(number) for number in quoted] == [round(100 * share) for share in expected]
 
 

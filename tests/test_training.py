@@ -81,7 +81,8 @@ def test_the_epoch_with_the_best_dev_eer_is_kept_and_calibrated(data: Path, tmp_
     assert equal_error_rate(scores.labels, scores.values)[0] == pytest.approx(min(eers), abs=1e-5)
     fitted = fit_calibration(scores.labels, scores.values, config.bonafide_share)
     assert kept.model.calibration.tolist() == pytest.approx(fitted, rel=1e-3)
-    bounds = fit_bounds(scores.labels, calibrated(kept.model, scores.values), config.max_wrong_share)
+    probabilities = calibrated(kept.model, scores.values)
+    bounds = fit_bounds(scores.labels, probabilities, config.max_wrong_share, config.bonafide_share)
     assert kept.model.bounds.tolist() == pytest.approx(bounds, abs=1e-3)
 
 
@@ -215,7 +216,7 @@ def stop_in_first_epoch(process: subprocess.Popen, number: int) -> None:
 
 
 def test_ctrl_c_saves_and_the_rest_of_the_epoch_is_the_same(finished: Path, data: Path, tmp_path: Path) -> None:
-    """Stopped in the middle of an epoch, with worker processes; then taken up without them."""
+    """Stopped while it trains, with worker processes; then taken up without them."""
     output = tmp_path / "stopped"
     process = train(data, output, "--workers", "1", start_new_session=True)
     stop_in_first_epoch(process, signal.SIGINT)
