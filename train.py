@@ -509,9 +509,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     for option, others in TRAINS_NOTHING.items():
         if getattr(args, option) and any(getattr(args, other) for other in others):
             *some, last = ("--" + other.replace("_", "-") for other in others)
-            parser.error(
-                f"--{option} trains nothing and leaves nothing out, so {', '.join(some)} and {last} do not go with it"
-            )
+            parser.error(f"--{option} trains nothing, so {', '.join(some)} and {last} do not go with it")
     if args.average and args.recipe == "first":
         parser.error("--average calibrates as --recipe default does, so --recipe first does not go with it")
     if not args.evaluate and (args.split or args.asvspoof_scores):

@@ -1,6 +1,6 @@
 """Any recording a person has -> mono float32 at one sample rate, and the windows cut from it.
 
-The only decoder of the project: training, evaluation, command line and page all read through
+The only decoder of what is trained on or judged: training, evaluation, command line and page all read through
 `stream_audio`. FFmpeg (inside the `av` package) decodes, channels are averaged, soxr resamples.
 """
 

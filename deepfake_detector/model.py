@@ -332,8 +332,8 @@ def _download(hub_id: str) -> Path:
 def _read_config(path: Path) -> dict:
     """config.json -> constructor arguments; names every field that is missing or unknown."""
     config = json.loads(path.read_text(encoding="utf-8"))
-    _check_fields(config, {"features", "network", "backbone", "width", "dropout"}, "config.json")
-    _check_fields(config["features"], {field.name for field in fields(FeatureConfig)}, "features in config.json")
+    _check_fields(config, {"features", "network", "backbone", "width", "dropout"}, CONFIG_FILE)
+    _check_fields(config["features"], {field.name for field in fields(FeatureConfig)}, f"features in {CONFIG_FILE}")
     if ":" in str(config["backbone"]):  # timm would fetch "hf-hub:..." from the network
         raise CheckpointError("config.json names a backbone that is not timm's own")
     return {**config, "features": FeatureConfig(**config["features"])}

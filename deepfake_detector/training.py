@@ -1,6 +1,5 @@
 """The training loop: fit, and checkpoints that survive a kill."""
 
-import csv
 import hashlib
 import io
 import json
@@ -27,7 +26,7 @@ from .data.manifest import Clip, DataError, of_split
 from .detector import Detector
 from .evaluation import calibrate, score_clips
 from .features import FeatureConfig
-from .files import write_whole, written_aside
+from .files import csv_text, write_whole, written_aside
 from .interrupt import Stop, ignore_signals, stop_on_signal
 from .metrics import equal_error_rate
 from .model import WEIGHTS_FILE, SpoofClassifier
@@ -420,8 +419,8 @@ def read_state(output: Path, config: str, data_digest: str) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError):
         raise TrainingError(f"{path} is damaged; start again in another folder.") from None
-    told = json.loads(config)
-    differing = [key for key, value in json.loads(state["config"]).items() if told.get(key) != value]
+    told, had = json.loads(config), json.loads(state["config"])
+    differing = [key for key in told | had if told.get(key) != had.get(key)]
     if differing:
         raise TrainingError(f"The run in {output} had other settings: {', '.join(differing)}.")
     if state["data_digest"] != data_digest:
@@ -488,8 +487,4 @@ def show(board, row: dict) -> None:
 
 def write_csv(path: Path, rows: list[dict]) -> None:
     """A table with the last row's keys as its header; raises StorageError."""
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, rows[-1])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, file.getvalue())
+    write_whole(path, csv_text(rows[-1], (row.values() for row in rows)))

