@@ -6,9 +6,13 @@ python app.py serves on GRADIO_SERVER_PORT or 7860; DETECTOR_MODEL picks another
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -17,7 +21,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # A folder of this process alone: Gradio's own is shared by all users of a machine, and is never emptied.
 UPLOADS = tempfile.TemporaryDirectory(prefix="voice-check-", ignore_cleanup_errors=True)
-os.environ.setdefault("GRADIO_TEMP_DIR", UPLOADS.name)
+os.environ["GRADIO_TEMP_DIR"] = UPLOADS.name
 
 try:  # on ZeroGPU hardware, and only there, this package must come before torch
     import spaces
@@ -51,6 +55,9 @@ HEADLINES = {
     "no voice": "No voice to judge",
 }
 DELETED = "This clip has been deleted by now, as every clip is within the hour; record or choose it again."
+BROKEN_OFF = 'The page had too much to do, or something went wrong. Press "Check this voice" to try again.'
+KEEP_SECONDS, SWEEP_SECONDS = 3_000, 300  # how long a visitor's clip stays, and how often it is looked at
+ABANDONED_SECONDS = 3_600
 COPY_SECONDS = 30.0
 LONG_SECONDS = 60.0  # of a recording whose checking is watched
 MIN_PARTS = 1.5  # windows in a recording, below which a window is no part of it but nearly all
@@ -74,12 +81,26 @@ footer {display: none !important}
 #verdict .pending {opacity: 0}
 .ends {display: flex; justify-content: space-between; font-size: .95rem}
 """
+# Gradio says nothing where a browser gives the page no microphone, as over http from another device, or when it is refused.
+TELL_OF_MICROPHONE = """() => {
+  const usual = navigator.mediaDevices ? '' : 'Your browser lends this page no microphone: it needs https, or the computer \
+that runs the page. Record with your own recorder and choose the file.';
+  const tell = (text) => { document.querySelector('#microphone').textContent = text; };
+  tell(usual);
+  document.addEventListener('click', (event) => { if (event.target.closest('#clip')) tell(usual); });
+  addEventListener('unhandledrejection', (event) => {
+    if (usual || !String(event.reason).includes('accessing the microphone')) return;
+    tell('The microphone could not be used. Allow it for this page and see that it is plugged in, or choose a file.');
+  });
+}"""
 LAUNCH = dict(
     theme=gr.themes.Monochrome(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     css=CSS,
     max_file_size="700mb",
     footer_links=[],
     run_history=False,
+    state_session_capacity=500,
+    js=TELL_OF_MICROPHONE,
     enable_monitoring=False,
     show_error=False,
 )
@@ -139,14 +160,12 @@ def build_page(detector: Detector) -> gr.Blocks:
         shown = gr.update(visible=True, value=picture, alt_text=description(verdict))
         return verdict_card(verdict, inspection.reason), shown, verdict.to_dict()
 
-    def fake(path: str | None) -> tuple[str, tuple[int, np.ndarray]] | None:
-        """The clip, and its first seconds made anew by a machine as (Hz, 16-bit samples); None if it cannot be copied."""
+    def fake(path: str | None) -> tuple[str, tuple[int, np.ndarray]]:
+        """The clip, and its first seconds made anew by a machine as (Hz, 16-bit samples)."""
         if path is None:
-            gr.Info("Record a voice or choose a file first.")
-            return None
+            raise not_copied("Record a voice or choose a file first.")
         if not Path(path).exists():
-            gr.Warning(DELETED)
-            return None
+            raise not_copied(DELETED)
         rate = detector.model.config.sample_rate
         try:
             blocks = itertools.islice(stream_audio(path, rate), int(COPY_SECONDS / BLOCK_SECONDS) + 1)
@@ -155,11 +174,10 @@ def build_page(detector: Detector) -> gr.Blocks:
                 gr.Info(f"Of a long clip only the first {COPY_SECONDS:.0f} seconds are copied.")
             samples = samples[: int(COPY_SECONDS * rate)]
         except AudioError as error:
-            gr.Warning(str(error))
-            return None
+            raise not_copied(str(error)) from None
         return path, (rate, np.round(griffin_lim_copy(samples, rate).clip(-1, 1) * 32767).astype(np.int16))
 
-    with gr.Blocks(title="Is this voice real?", analytics_enabled=False, delete_cache=(600, 3000)) as page:
+    with gr.Blocks(title="Is this voice real?", analytics_enabled=False) as page:
         gr.Markdown(INTRO)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
@@ -172,6 +190,7 @@ def build_page(detector: Detector) -> gr.Blocks:
                         elem_id="clip",
                     )
                 )
+                gr.HTML("<p id='microphone' role='status'></p>")
                 video = gr.UploadButton("Choose a video or phone memo", file_types=UPLOAD_TYPES, elem_id="video")
                 check = gr.Button("Check this voice", variant="primary", elem_id="check")
                 copy = gr.Button("Make a machine's copy of it", elem_id="copy")
@@ -184,7 +203,6 @@ def build_page(detector: Detector) -> gr.Blocks:
                     example_labels=[name for _, name in EXAMPLES],
                     label="Try one",
                 )
-                clip.keep_in_cache |= clip.temp_files  # so far these are the examples, which nobody can choose again
             with gr.Column(scale=3, min_width=320):
                 card = gr.HTML(waiting_card(), elem_id="verdict")
                 heat_map = gr.Checkbox(label="Show where the detector looked", elem_id="heat")
@@ -200,11 +218,16 @@ def build_page(detector: Detector) -> gr.Blocks:
         )
         asked = [clip.change, check.click, heat_map.change]
         gr.on(asked, None, js=SHOW_ANSWER)
-        gr.on(
+        judging = gr.on(  # two at a time, so that a long recording leaves room for others
             asked, judge, [clip, heat_map], [card, picture, figures],
-            api_name="judge", trigger_mode="always_last", show_progress_on=card,
-        ).then(None, js=SHOW_ANSWER)  # fmt: skip
-        copy.click(fake, clip, made, api_visibility="private").then(
+            api_name="judge", trigger_mode="always_last", show_progress_on=card, concurrency_limit=2,
+        )  # fmt: skip
+        judging.then(None, js=SHOW_ANSWER)
+        judging.failure(  # no answer for another clip beside this one
+            lambda: (message_card(BROKEN_OFF), *nothing_shown()), None, [card, picture, figures], queue=False,
+            api_visibility="private",
+        )  # fmt: skip
+        copy.click(fake, clip, made, api_visibility="private").success(
             copy_shown, [made, clip, own], [made, clip, own, back], api_visibility="private"
         )
         back.click(own_again, own, [clip, own, back], api_visibility="private")
@@ -223,12 +246,19 @@ def nothing_shown() -> tuple[dict, None]:
     return gr.update(visible=False, value=None), None
 
 
+def not_copied(why: str) -> gr.Error:
+    return gr.Error(why, title="Nothing was copied", print_exception=False)
+
+
 def copy_shown(
-    made: tuple[str, tuple[int, np.ndarray]] | None, path: str | None, own: str | None
-) -> tuple[None, tuple[int, np.ndarray] | dict, str | None, dict]:
-    """The copy for the player, and the clip and the button to go back; nothing if another clip was chosen meanwhile."""
-    if made is None or made[0] != path:
-        return None, gr.skip(), own, gr.skip()
+    made: tuple[str, tuple[int, np.ndarray]], path: str | None, own: str | None
+) -> tuple[None, tuple[int, np.ndarray] | str | None, str | None, dict]:
+    """The copy for the player, and the clip and the button to go back; the clip that was chosen meanwhile, if one was.
+
+    The player never gets `gr.skip`, for which Gradio would put a plain one in its place (see `unconverted`).
+    """
+    if made[0] != path:
+        return None, path, own, gr.skip()
     return None, made[1], own or path, gr.update(visible=True)
 
 
@@ -348,10 +378,43 @@ def _card(body: str, colour: str) -> str:
     return f"<div class='verdict' role='status' style='--tone:{colour}'>{body}</div>"
 
 
+def sweep(folder: Path, keep: set[Path], keep_seconds: float) -> None:
+    """Delete a folder's files that are older, but for those to keep, and mark the folder as in use.
+
+    Gradio's own `delete_cache` forgets broken-off uploads, deletes examples, and stops for good if a visitor comes meanwhile.
+    """
+    for file in [file for file in folder.rglob("*") if file.is_file() and file not in keep]:
+        with suppress(OSError):  # gone meanwhile, or in use on Windows: another time
+            if file.stat().st_ctime < time.time() - keep_seconds:
+                file.unlink()
+    os.utime(folder)
+
+
+def keep_sweeping(folder: Path, keep: set[Path]) -> None:
+    while True:
+        time.sleep(SWEEP_SECONDS)
+        with suppress(OSError):
+            sweep(folder, keep, KEEP_SECONDS)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Delete what pages that were killed have left: folders that nobody has marked as in use for an hour."""
+    for folder in parent.glob("voice-check-*"):
+        with suppress(OSError):
+            if folder.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)  # another user's stays
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a polite kill also deletes the uploads
+    for name in ("SIGTERM", "SIGHUP"):  # a polite kill and a closed terminal also delete the uploads
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:  # as by nohup
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
+    uploads = Path(UPLOADS.name)
+    remove_abandoned(uploads.parent)
     try:
         page = build_page(load_detector())
     except CheckpointError as error:
         sys.exit(str(error))
+    examples = set(uploads.rglob("*"))
+    threading.Thread(target=keep_sweeping, args=(uploads, examples), daemon=True).start()
     page.launch(**LAUNCH)

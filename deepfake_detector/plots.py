@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import threading
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,13 +20,17 @@ TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000)
 HEAT_COLOURS = {"fake": "autumn", "real": "winter"}  # warm is evidence for a machine, cool for a person
 SIZE_INCHES, DPI = (6.4, 4.8), 160
 LEAST_BAR = 0.03  # so that a part that is surely a person's shows too
+DRAWING = threading.Lock()  # matplotlib's settings are the whole process's
 FONT_POINTS = 13  # large letters: on a phone the picture is 350 points wide
 
 
 def draw_inspection(inspection: Inspection, features: FeatureConfig) -> Image.Image:
     """An RGB picture, 1024 x 768 pixels; the heat map is laid over the spectrogram if the inspection has one."""
-    with matplotlib.rc_context(
-        {"font.size": FONT_POINTS, "axes.titlesize": FONT_POINTS, "hatch.color": COLOURS["no voice"]}
+    with (
+        DRAWING,
+        matplotlib.rc_context(
+            {"font.size": FONT_POINTS, "axes.titlesize": FONT_POINTS, "hatch.color": COLOURS["no voice"]}
+        ),
     ):
         figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
         spectrogram = figure.add_axes((0.13, 0.47, 0.85, 0.45))

@@ -18,11 +18,10 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from gradio.route_utils import delete_files_created_by_app
 from gradio_client import Client, handle_file
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app import EXAMPLES, HEADLINES, build_page, copy_shown
+from app import EXAMPLES, HEADLINES, UPLOADS, build_page, copy_shown, remove_abandoned, sweep
 from deepfake_detector import Detector
 
 from .conftest import ROOT, VOICE, add_video, encode
@@ -166,6 +165,21 @@ def test_record_from_the_microphone(page: Page) -> None:
     expect(page.locator("#picture img")).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("browser_gives", "sentence"),
+    [
+        ("undefined", "lends this page no microphone: it needs https"),  # over http, from another device
+        ("{enumerateDevices: async () => [], getUserMedia: async () => {throw new Error('refused')}}", "Allow it for this page"),
+    ],
+)  # fmt: skip
+def test_missing_microphone_is_a_sentence(page: Page, browser_gives: str, sentence: str) -> None:
+    page.add_init_script(f"Object.defineProperty(navigator, 'mediaDevices', {{value: {browser_gives}}})")
+    page.reload()
+    page.get_by_label("Record audio").click()
+    page.locator("#clip").get_by_role("button", name="Record", exact=True).click()
+    expect(page.locator("#microphone")).to_contain_text(sentence)
+
+
 def test_error_is_a_sentence_and_the_next_clip_works(page: Page, clips: dict[str, Path]) -> None:
     upload(page, clips["text"])
     expect(page.locator("#verdict")).to_contain_text(
@@ -214,21 +228,33 @@ def test_a_file_is_judged_as_it_is_where_ffmpeg_is_installed(
     assert not (tmp_path / "was_asked").exists()
 
 
-def test_examples_outlive_the_clips_of_visitors(page_of_the_bundled: gr.Blocks, tmp_path: Path) -> None:
+def test_visitors_clips_are_swept_and_examples_stay(page_of_the_bundled: gr.Blocks, tmp_path: Path) -> None:
     (player,) = (block for block in page_of_the_bundled.blocks.values() if isinstance(block, gr.Audio))
-    examples, visitors = player.temp_files & player.keep_in_cache, Path(shutil.copy(VOICE, tmp_path))
-    player.temp_files.add(str(visitors))
-    delete_files_created_by_app(page_of_the_bundled, age=0)  # what the page does every ten minutes, after an hour
-    assert len(examples) == len(EXAMPLES) and all(Path(path).is_file() for path in examples)
-    assert not visitors.exists()
+    examples = {Path(path) for path in player.temp_files}
+    assert len(examples) == len(EXAMPLES) and examples <= set(Path(UPLOADS.name).rglob("*"))
+    kept, theirs = (Path(shutil.copy(VOICE, tmp_path / name)) for name in ("example.flac", "theirs.flac"))
+    sweep(tmp_path, {kept}, keep_seconds=60)
+    assert theirs.exists()
+    sweep(tmp_path, {kept}, keep_seconds=0)
+    assert kept.exists() and not theirs.exists()
+
+
+def test_folders_of_pages_that_were_killed_are_removed(tmp_path: Path) -> None:
+    in_use, abandoned, another = (tmp_path / name for name in ("voice-check-a", "voice-check-b", "notes"))
+    for folder in (in_use, abandoned, another):
+        folder.mkdir()
+        (folder / "clip.wav").write_bytes(b"")
+    for folder in (abandoned, another):
+        os.utime(folder, (0, 0))
+    remove_abandoned(tmp_path)
+    assert in_use.is_dir() and another.is_dir() and not abandoned.exists()
 
 
 def test_a_copy_that_comes_too_late_is_dropped() -> None:
     made = ("first.wav", (16_000, np.zeros(8, np.int16)))
     state, shown, own, back = copy_shown(made, "first.wav", None)
     assert (state, shown, own, back["visible"]) == (None, made[1], "first.wav", True)
-    for late in (copy_shown(made, "second.wav", None), copy_shown(None, "second.wav", None)):
-        assert late == (None, gr.skip(), None, gr.skip())
+    assert copy_shown(made, "second.wav", None) == (None, "second.wav", None, gr.skip())
 
 
 def test_how_the_page_is_used_is_not_monitored(url: str) -> None:
