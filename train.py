@@ -188,9 +188,10 @@ RECIPES = {
 }
 
 TRAINS_NOTHING = {  # options, and those that do not go with them
-    "evaluate": ("push_to_hub", "resume", "init", "skip_bad_files", "leave_out"),
+    "evaluate": ("push_to_hub", "resume", "init", "leave_out"),
     "average": ("evaluate", "resume", "init", "skip_bad_files"),
 }
+SKIPPED_FILE = "skipped.txt"  # of an output folder: unreadable files and what is wrong with them
 NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
 
 
@@ -317,8 +318,7 @@ def evaluate(args: argparse.Namespace) -> None:
             f"{args.output} is a checkpoint, whose figures this would overwrite; choose another folder."
         )
     detector = Detector.from_pretrained(args.evaluate, chosen_device(args.device))
-    clips = of_split(read_clips(args.data), args.split)
-    check_clips(clips, detector.model.config.sample_rate, args.workers)
+    clips = of_split(sound_clips(args, detector.model.config.sample_rate, split=args.split), args.split)
     scores = score_clips(detector, clips)
     figures = {"checkpoint": args.evaluate, "split": args.split, **report(detector.model, scores)}
     if is_asvspoof(scores):
@@ -326,6 +326,7 @@ def evaluate(args: argparse.Namespace) -> None:
         print(reason or f"min t-DCF {figures['min_tdcf']:.4f} (legacy cost model of 2019)")
     figures["data"] = summarise(clips)
     write_whole(args.output / "scores.csv", scores_csv(scores))
+    (args.output / "scores.txt").unlink(missing_ok=True)  # of an evaluation before
     if args.asvspoof_scores:
         write_whole(args.output / "scores.txt", asvspoof_scores(scores))
     probabilities = calibrated(detector.model, scores.values)
@@ -550,14 +551,23 @@ def chosen_clips(args: argparse.Namespace, config: TrainConfig) -> list[Clip]:
 
     Raises DataError naming every fault, and TrainingError if --output holds a run that is not to go on.
     """
-    list_of_skipped, leave_out = args.output / "skipped.txt", args.leave_out or ()
+    list_of_skipped = args.output / SKIPPED_FILE
     if args.resume:
         lines = list_of_skipped.read_text(encoding="utf-8").splitlines() if list_of_skipped.is_file() else []
         skipped = {line.split("\t")[0] for line in lines}
-        return [clip for clip in without_corpora(read_clips(args.data), leave_out) if str(clip.path) not in skipped]
+        return [
+            clip
+            for clip in without_corpora(read_clips(args.data), args.leave_out or ())
+            if str(clip.path) not in skipped
+        ]
     refuse_to_overwrite(args.output)
-    sample_rate = config.features.sample_rate
-    clips, faults = read_sound_clips(args.data, sample_rate, args.workers, args.skip_bad_files, leave_out)
+    return sound_clips(args, config.features.sample_rate)
+
+
+def sound_clips(args: argparse.Namespace, sample_rate: int, split: str = "all") -> list[Clip]:
+    """The clips of a split that can be read; with --skip-bad-files the others are listed, without it refused."""
+    list_of_skipped, leave_out = args.output / SKIPPED_FILE, args.leave_out or ()
+    clips, faults = read_sound_clips(args.data, sample_rate, args.workers, args.skip_bad_files, leave_out, split)
     if faults or list_of_skipped.is_file():
         write_whole(list_of_skipped, "".join(f"{path}\t{fault}\n" for path, fault in faults.items()))
     if faults:

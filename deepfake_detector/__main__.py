@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import os
 import sys
@@ -20,7 +21,10 @@ COLUMNS = ("file", "label", "spoof_probability", "duration_seconds", "speech_sec
 def main(arguments: list[str] | None = None) -> int:
     """Judge files; returns the exit status: 0, or 2 if some file could not be read."""
     args = parse_arguments(arguments)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
+    else:  # whoever reads it wants to open these files
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         detector = Detector.from_pretrained(args.model)
     except CheckpointError as error:
@@ -63,11 +67,14 @@ def write_json(verdicts: Iterable[dict]) -> None:
 
 
 def write_csv(verdicts: Iterable[dict]) -> None:
-    writer = csv.DictWriter(sys.stdout, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    line = io.StringIO(newline="")
+    writer = csv.DictWriter(line, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for verdict in verdicts:
         writer.writerow(verdict)
+        tqdm.write(line.getvalue(), file=sys.stdout, end="")  # keeps clear of the progress bar
         sys.stdout.flush()
+        line.seek(line.truncate(0))
 
 
 def write_table(verdicts: Iterable[dict]) -> None:

@@ -22,7 +22,8 @@ class StorageError(ValueError):
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file (text as UTF-8) so that at any moment the old or the new one is there; raises StorageError."""
     with written_aside(path) as aside, open(aside, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        # A path in it need not be text.
+        file.write(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())  # some file systems report a full disk only now
 

@@ -39,8 +39,11 @@ def stop_on_signal() -> Iterator[Stop]:
 
 def _end_workers() -> None:
     """Workers that an error has left would not heed the end of this process, which would wait for them."""
-    on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the loader's handler would call their end a fault
+    is_told = hasattr(signal, "SIGCHLD")  # not on Windows
+    if is_told:
+        on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the loader's handler would call their end a fault
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
-    signal.signal(signal.SIGCHLD, on_child)
+    if is_told:
+        signal.signal(signal.SIGCHLD, on_child)

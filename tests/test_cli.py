@@ -42,6 +42,15 @@ def test_many_files_with_one_bad_among_them(checkpoint: Path, tmp_path: Path) ->
     assert rows[0]["spoof_probability"] == rows[1]["spoof_probability"]
 
 
+def test_names_of_any_letters_can_be_opened_again(checkpoint: Path, tmp_path: Path) -> None:
+    odd = [str(shutil.copy(VOICE, tmp_path / name)) for name in ("голос.flac", os.fsdecode(b"caf\xe9.flac"))]
+    command = [sys.executable, "-m", "deepfake_detector", *odd, "--csv", "--model", str(checkpoint)]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}  # as Windows has it where nobody looks
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    rows = csv.DictReader(io.StringIO(os.fsdecode(done.stdout)))
+    assert done.returncode == 0 and [row["file"] for row in rows] == odd
+
+
 def test_table_is_for_people(checkpoint: Path) -> None:
     done = run(VOICE, "--model", checkpoint)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1

@@ -216,9 +216,13 @@ def test_odd_tables_and_names_are_one_sentence(tmp_path: Path) -> None:
             Noises(tmp_path / name, 16_000)
     assert all(word in str(error.value) for word in ("gone.wav", "lost.wav", "long"))
     write_clips(tmp_path, ["real/a.wav", "fake/b.wav"])
-    (tmp_path / "real" / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"")
-    with pytest.raises(DataError, match="rename it"):
-        read_clips([tmp_path])
+    odd_folder = tmp_path / "real" / os.fsdecode(b"caf\xe9")
+    for odd_name in (odd_folder.with_suffix(".wav"), odd_folder / "a.wav"):
+        odd_name.parent.mkdir(exist_ok=True)
+        odd_name.write_bytes(b"")
+        with pytest.raises(DataError, match="rename it"):
+            read_clips([tmp_path])
+        odd_name.unlink()
 
 
 @pytest.mark.parametrize("names", [("real", "fake"), ("bonafide", "spoof")])

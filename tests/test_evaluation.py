@@ -56,6 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> Path:
 def archive(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> Path:
     """The dev partition of an ASVspoof 2019 LA archive of six trials, with speaker-verification scores."""
     root = tmp_path_factory.mktemp("archive")
+    (root / "elsewhere").mkdir(parents=True)
+    (root / "LA").mkdir()
+    (root / "LA" / "ASVspoof2019_LA_dev").symlink_to(root / "elsewhere")  # a part on another disk
     flac = root / "LA" / "ASVspoof2019_LA_dev" / "flac"
     flac.mkdir(parents=True)
     for index, name in enumerate(TRIALS):
@@ -67,6 +70,23 @@ def archive(tmp_path_factory: pytest.TempPathFactory, voice: np.ndarray) -> Path
     scores.parent.mkdir()
     scores.write_text(ASV_SCORES)
     return root
+
+
+def test_bad_files_are_all_named_or_left_out(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    good = [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.wav"))]
+    data, output = tmp_path / "set.csv", tmp_path / "out"
+    data.write_text("\n".join(["path,label", *good, "lost.wav,real", "thing.wav,thing"]))
+    done = evaluate(checkpoint, data, output, "--skip-bad-files")
+    assert done.returncode == 1 and "'thing'" in done.stderr and not output.exists()
+    done = evaluate(checkpoint, data, output)
+    assert all(fault in done.stderr for fault in ("2 faults", "lost.wav", "'thing'")) and "Traceback" not in done.stderr
+    data.write_text("\n".join(["path,label", *good, "lost.wav,real"]))
+    output.mkdir()
+    (output / "scores.txt").write_text("of another checkpoint")
+    done = evaluate(checkpoint, data, output, "--skip-bad-files")
+    assert done.returncode == 0 and "1 files are skipped" in done.stderr
+    assert sorted(file.name for file in output.iterdir()) == ["figure.png", "metrics.json", "scores.csv", "skipped.txt"]
+    assert json.loads((output / "metrics.json").read_text())["clips"] == len(good)
 
 
 def test_folder_without_splits(checkpoint: Path, folder: Path, detector: Detector, tmp_path: Path) -> None:
@@ -106,7 +126,7 @@ def test_asvspoof_archive(checkpoint: Path, archive: Path, detector: Detector, t
     assert figures["eer"] == equal_error_rate(labels, ours)[0]
     assert {name: row["clips"] for name, row in figures["per_attack"].items()} == {"A01": 2, "A02": 1}
     assert figures["per_attack"]["A02"]["eer"] == equal_error_rate(labels[[0, 1, 2, 5]], ours[[0, 1, 2, 5]])[0]
-    asv = AsvErrors.from_scores(np.array([9.5, 2.5]), np.array([-4.0, -3.0]), np.array([3.5, 2.0]))
+    asv = AsvErrors(false_alarm=0.5, miss=0.0, miss_spoof=0.0)  # by hand: both classes' scores part at -3
     assert figures["min_tdcf"] == min_tdcf(labels, ours, asv)
 
 

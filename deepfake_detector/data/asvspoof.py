@@ -43,7 +43,7 @@ def read_protocols(archive: Path, faults: list[str]) -> list[dict]:
 
 def asv_score_file(flac: Path, split: str) -> Path:
     """Where the archive that holds `flac` keeps the organisers' speaker-verification scores of a split."""
-    archive = Path(*flac.resolve().parts[:-3])
+    archive = flac.parents[2]  # as read_protocols has it; not resolved, for a part of the archive may be a link
     return archive / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
 
 

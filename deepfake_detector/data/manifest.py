@@ -66,14 +66,15 @@ def read_sound_clips(
     n_workers: int = 0,
     skip_bad_files: bool = False,
     leave_out: Iterable[str] = (),
+    split: str = "all",
 ) -> tuple[list[Clip], dict[Path, str]]:
-    """`read_clips` and `check_clips` in one: every fault of all data sets in one DataError.
+    """`read_clips` and `check_clips` in one for the clips of a split: every fault of all data sets in one DataError.
 
     With `skip_bad_files` unreadable files are left out and returned with their faults; wrong rows are still refused. Clips
     of the corpora to leave out (see `without_corpora`) are not even decoded, and unknown names are refused at once.
     """
     clips, faults = _read_sources(sources)
-    clips = without_corpora(clips, leave_out)
+    clips = [clip for clip in without_corpora(clips, leave_out) if split in (clip.split, "all")]
     unreadable = find_unreadable(clips, sample_rate, n_workers)
     refuse(faults + ([] if skip_bad_files else list(unreadable.values())))
     return [clip for clip in clips if clip.path not in unreadable], unreadable
@@ -247,7 +248,7 @@ def _read_folders(folder: Path, faults: list[str]) -> list[Clip]:
     clips = []
     for child in sorted(named):
         for file in sorted(child.rglob("*")):
-            if not _is_text(file.name):
+            if not _is_text(str(file.relative_to(folder))):
                 faults.append(f"{str(file)!r} has a name that is no UTF-8; rename it")
             elif file.suffix.lower() in AUDIO_SUFFIXES:
                 # real/a.wav and its copy fake/a.mp3 are one group, wherever the folder lies.

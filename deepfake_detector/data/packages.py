@@ -4,8 +4,12 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
+
+# No links out of the folder and the like; Python 3.11 before 3.11.4 cannot be told so.
+DATA_ONLY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 class PackageError(Exception):
@@ -57,7 +61,8 @@ def _unpack_archives(archive: Path, folder: Path) -> None:
         if archive.suffix == ".whl":
             shutil.unpack_archive(archive, folder, "zip")
         else:
-            shutil.unpack_archive(archive, folder, filter="data")
+            with tarfile.open(archive) as file:
+                file.extractall(folder, **DATA_ONLY)
         for inner in folder.rglob("*.zip"):
             shutil.unpack_archive(inner, inner.with_suffix(""))
     except OSError as error:  # a full disk, or an archive that is none
