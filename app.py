@@ -79,13 +79,14 @@ footer {display: none !important}
 .gauge i {position: absolute; top: -.25rem; width: .5rem; height: 1.8rem; margin-left: -.25rem;
   background: #000; border: 2px solid #fff; border-radius: .2rem}
 #verdict .pending {opacity: 0}
+#microphone:has(p:empty) {display: none}
 .ends {display: flex; justify-content: space-between; font-size: .95rem}
 """
 # Gradio says nothing where a browser gives the page no microphone, as over http from another device, or when it is refused.
 TELL_OF_MICROPHONE = """() => {
   const usual = navigator.mediaDevices ? '' : 'Your browser lends this page no microphone: it needs https, or the computer \
 that runs the page. Record with your own recorder and choose the file.';
-  const tell = (text) => { document.querySelector('#microphone').textContent = text; };
+  const tell = (text) => { document.querySelector('#microphone p').textContent = text; };
   tell(usual);
   document.addEventListener('click', (event) => { if (event.target.closest('#clip')) tell(usual); });
   addEventListener('unhandledrejection', (event) => {
@@ -163,9 +164,11 @@ def build_page(detector: Detector) -> gr.Blocks:
     def fake(path: str | None) -> tuple[str, tuple[int, np.ndarray]]:
         """The clip, and its first seconds made anew by a machine as (Hz, 16-bit samples)."""
         if path is None:
-            raise not_copied("Record a voice or choose a file first.")
+            gr.Info("Record a voice or choose a file first.")
+            raise not_copied()
         if not Path(path).exists():
-            raise not_copied(DELETED)
+            gr.Warning(DELETED)
+            raise not_copied()
         rate = detector.model.config.sample_rate
         try:
             blocks = itertools.islice(stream_audio(path, rate), int(COPY_SECONDS / BLOCK_SECONDS) + 1)
@@ -174,7 +177,8 @@ def build_page(detector: Detector) -> gr.Blocks:
                 gr.Info(f"Of a long clip only the first {COPY_SECONDS:.0f} seconds are copied.")
             samples = samples[: int(COPY_SECONDS * rate)]
         except AudioError as error:
-            raise not_copied(str(error)) from None
+            gr.Warning(str(error))
+            raise not_copied() from None
         return path, (rate, np.round(griffin_lim_copy(samples, rate).clip(-1, 1) * 32767).astype(np.int16))
 
     with gr.Blocks(title="Is this voice real?", analytics_enabled=False) as page:
@@ -190,7 +194,7 @@ def build_page(detector: Detector) -> gr.Blocks:
                         elem_id="clip",
                     )
                 )
-                gr.HTML("<p id='microphone' role='status'></p>")
+                gr.HTML("<p role='status'></p>", elem_id="microphone")
                 video = gr.UploadButton("Choose a video or phone memo", file_types=UPLOAD_TYPES, elem_id="video")
                 check = gr.Button("Check this voice", variant="primary", elem_id="check")
                 copy = gr.Button("Make a machine's copy of it", elem_id="copy")
@@ -246,8 +250,9 @@ def nothing_shown() -> tuple[dict, None]:
     return gr.update(visible=False, value=None), None
 
 
-def not_copied(why: str) -> gr.Error:
-    return gr.Error(why, title="Nothing was copied", print_exception=False)
+def not_copied() -> gr.Error:
+    """Ends the chain of events; why, has been told."""
+    return gr.Error(visible=False, print_exception=False)
 
 
 def copy_shown(
