@@ -553,8 +553,9 @@ def chosen_clips(args: argparse.Namespace, config: TrainConfig) -> list[Clip]:
     """
     list_of_skipped = args.output / SKIPPED_FILE
     if args.resume:
-        lines = list_of_skipped.read_text(encoding="utf-8").splitlines() if list_of_skipped.is_file() else []
-        skipped = {line.split("\t")[0] for line in lines}
+        is_there = list_of_skipped.is_file()
+        text = list_of_skipped.read_text(encoding="utf-8", errors="surrogateescape") if is_there else ""
+        skipped = {line.split("\t")[0] for line in text.splitlines()}
         return [
             clip
             for clip in without_corpora(read_clips(args.data), args.leave_out or ())

@@ -2,11 +2,11 @@
 
 import argparse
 import csv
-import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 from tqdm import tqdm
 
@@ -67,14 +67,12 @@ def write_json(verdicts: Iterable[dict]) -> None:
 
 
 def write_csv(verdicts: Iterable[dict]) -> None:
-    line = io.StringIO(newline="")
-    writer = csv.DictWriter(line, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    clear_of_the_bar = SimpleNamespace(write=lambda text: tqdm.write(text, file=sys.stdout, end=""))
+    writer = csv.DictWriter(clear_of_the_bar, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for verdict in verdicts:
         writer.writerow(verdict)
-        tqdm.write(line.getvalue(), file=sys.stdout, end="")  # keeps clear of the progress bar
         sys.stdout.flush()
-        line.seek(line.truncate(0))
 
 
 def write_table(verdicts: Iterable[dict]) -> None:

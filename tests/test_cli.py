@@ -40,6 +40,7 @@ def test_many_files_with_one_bad_among_them(checkpoint: Path, tmp_path: Path) ->
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["file"] for row in rows] == [str(VOICE), str(copy)]
     assert rows[0]["spoof_probability"] == rows[1]["spoof_probability"]
+    assert run(text, "--csv", "--model", checkpoint).stdout.startswith("file,label,")
 
 
 def test_names_of_any_letters_can_be_opened_again(checkpoint: Path, tmp_path: Path) -> None:
