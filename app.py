@@ -236,11 +236,8 @@ def build_page(detector: Detector) -> gr.Blocks:
         )
         back.click(own_again, own, [clip, own, back], api_visibility="private")
         video.upload(own_again, video, [clip, own, back], api_visibility="private")
-        for chosen in (
-            clip.upload,
-            clip.stop_recording,
-            examples.load_input_event.then,
-        ):  # not clip.input: it is sent by x too
+        # Not clip.input, which the player's x sends too.
+        for chosen in (clip.upload, clip.stop_recording, examples.load_input_event.then):
             chosen(lambda: own_again(None)[1:], None, [own, back], api_visibility="private")
     return page.queue(default_concurrency_limit=1, max_size=32)
 

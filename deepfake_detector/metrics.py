@@ -104,6 +104,12 @@ def calibration_bins(
     return promised, observed, np.array([rows.sum() for rows in held])
 
 
+def _weights(labels: np.ndarray, bonafide_share: float) -> np.ndarray:
+    """What each clip (n,) weighs, in all 1, so that `bonafide_share` of the weight is bona fide clips'."""
+    labels = np.asarray(labels)
+    return np.where(labels == 0, bonafide_share / (labels == 0).sum(), (1 - bonafide_share) / (labels == 1).sum())
+
+
 def fit_calibration(labels: np.ndarray, scores: np.ndarray, bonafide_share: float) -> tuple[float, float]:
     """Platt scaling (scale, offset) by logistic regression, for recordings of which `bonafide_share` are real.
 
@@ -112,9 +118,8 @@ def fit_calibration(labels: np.ndarray, scores: np.ndarray, bonafide_share: floa
     """
     from sklearn.linear_model import LogisticRegression
 
-    n_bonafide, n_spoof = (labels == 0).sum(), (labels == 1).sum()
-    weights = {0: bonafide_share / n_bonafide * len(labels), 1: (1 - bonafide_share) / n_spoof * len(labels)}
-    fit = LogisticRegression(C=1e6, class_weight=weights).fit(np.asarray(scores).reshape(-1, 1), labels)
+    weights = _weights(labels, bonafide_share) * len(labels)
+    fit = LogisticRegression(C=1e6).fit(np.asarray(scores).reshape(-1, 1), labels, sample_weight=weights)
     return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 
@@ -127,8 +132,7 @@ def fit_bounds(
     labelled, as they are and if `bonafide_share` of them were real. 0.5 lies always between them.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    n_bonafide, n_spoof = (labels == 0).sum(), (labels == 1).sum()
-    weight = np.where(labels == 0, bonafide_share / n_bonafide, (1 - bonafide_share) / n_spoof)
+    weight = _weights(labels, bonafide_share)
 
     def widest(side: np.ndarray, wrong: np.ndarray) -> float:
         """Smallest side >= 0.5 at which the weighted share of `wrong` among clips beyond it is small enough."""
