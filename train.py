@@ -187,9 +187,9 @@ RECIPES = {
     ),
 }
 
-TRAINS_NOTHING = {  # options, and those that do not go with them
-    "evaluate": ("push_to_hub", "resume", "init", "leave_out"),
-    "average": ("evaluate", "resume", "init", "skip_bad_files"),
+TRAINS_NOTHING = {  # options, and all that goes with them
+    "evaluate": ("data", "output", "device", "workers", "skip_bad_files", "split", "asvspoof_scores"),
+    "average": ("data", "output", "device", "workers", "leave_out", "license", "push_to_hub", "private"),
 }
 SKIPPED_FILE = "skipped.txt"  # of an output folder: unreadable files and what is wrong with them
 NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
@@ -507,12 +507,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--asvspoof-scores", action="store_true", help="with --evaluate: also scores.txt as the 2019 challenge has it"
     )
     args = parser.parse_args(arguments)
-    for option, others in TRAINS_NOTHING.items():
-        if getattr(args, option) and any(getattr(args, other) for other in others):
-            *some, last = ("--" + other.replace("_", "-") for other in others)
-            parser.error(f"--{option} trains nothing, so {', '.join(some)} and {last} do not go with it")
-    if args.average and args.recipe == "first":
-        parser.error("--average calibrates as --recipe default does, so --recipe first does not go with it")
+    given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
+    for option, fitting in TRAINS_NOTHING.items():
+        others = [name.replace("_", "-") for name in given if name not in (option, *fitting)]
+        if option in given and others:
+            unfit = " and ".join(f"--{name}".replace("--imagenet", "--no-imagenet") for name in others)
+            parser.error(f"--{option} trains nothing, so {unfit} would do nothing")
     if not args.evaluate and (args.split or args.asvspoof_scores):
         parser.error("--split and --asvspoof-scores belong to --evaluate")
     if args.private and not args.push_to_hub:

@@ -321,8 +321,9 @@ def test_a_run_is_not_overwritten(finished: Path, data: Path) -> None:
 def test_a_checkpoint_and_its_figures_are_not_overwritten(finished: Path, data: Path, tmp_path: Path) -> None:
     best = shutil.copytree(finished / "best", tmp_path / "run" / "best")
     before = {file.name: file.read_bytes() for file in best.iterdir()}
-    for output, *more in ((tmp_path / "run",), (tmp_path / "run", "--average", best), (best, "--evaluate", best)):
-        assert "choose another folder" in refused(data, output, *map(str, more))
+    assert "choose another folder" in refused(data, tmp_path / "run")
+    for output, *more in ((tmp_path / "run", "--average", best), (best, "--evaluate", best)):
+        assert "choose another folder" in main(["--data", str(data), "--output", str(output), *map(str, more)])
     assert before == {file.name: file.read_bytes() for file in best.iterdir()}
 
 
@@ -330,6 +331,22 @@ def test_seeds_that_torch_does_not_take_are_refused(data: Path, tmp_path: Path) 
     for seed in (str(2**63), "-1"):
         with pytest.raises(SystemExit):
             refused(data, tmp_path / "none", "--seed", seed)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--evaluate", "a", "--seed", "0", "--no-imagenet"], "--evaluate trains nothing, so --seed and --no-imagenet"),
+        (["--evaluate", "a", "--average", "b"], "--evaluate trains nothing, so --average"),
+        (["--average", "a", "--recipe", "first"], "--average trains nothing, so --recipe"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    given: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path), "--output", str(tmp_path / "out"), *given])
+    assert f"{told} would do nothing" in capsys.readouterr().err
 
 
 def test_other_data_are_not_resumed(finished: Path, data: Path, tmp_path: Path) -> None:
