@@ -509,16 +509,20 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
     for option, fitting in TRAINS_NOTHING.items():
-        others = [name.replace("_", "-") for name in given if name not in (option, *fitting)]
+        others = [name for name in given if name not in (option, *fitting)]
         if option in given and others:
-            unfit = " and ".join(f"--{name}".replace("--imagenet", "--no-imagenet") for name in others)
-            parser.error(f"--{option} trains nothing, so {unfit} would do nothing")
+            parser.error(f"--{option} trains nothing, so {spelled(others)} would do nothing")
     if not args.evaluate and (args.split or args.asvspoof_scores):
         parser.error("--split and --asvspoof-scores belong to --evaluate")
     if args.private and not args.push_to_hub:
         parser.error("--private belongs to --push-to-hub")
     args.split = args.split or "all"
     return args
+
+
+def spelled(names: list[str]) -> str:
+    """Names of arguments as options are written: "--seed and --no-imagenet"."""
+    return " and ".join(f"--{name.replace('_', '-')}".replace("--imagenet", "--no-imagenet") for name in names)
 
 
 def start_of(args: argparse.Namespace, config: FirstConfig | TrainConfig) -> str:
@@ -611,11 +615,9 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
         of_default = ("noise", "init", "sam_rho", "skip_bad_files", "leave_out", "compile")
         values = {name: getattr(args, name) for name in of_default}
         # Not `in (None, False)`: a given 0 equals False.
-        given = [
-            f"--{name.replace('_', '-')}" for name, value in values.items() if not (value is None or value is False)
-        ]
+        given = [name for name, value in values.items() if not (value is None or value is False)]
         if given:
-            raise TrainingError(f"{' and '.join(given)} belong{'s' * (len(given) == 1)} to --recipe default.")
+            raise TrainingError(f"{spelled(given)} belong{'s' * (len(given) == 1)} to --recipe default.")
     given = {name: getattr(args, name) for name in ("network", "epochs", "seed", "learning_rate", "sam_rho")}
     return replace(config, **{name: value for name, value in given.items() if value is not None})
 
