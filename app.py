@@ -34,7 +34,7 @@ import torch
 from gradio.data_classes import FileData
 
 from deepfake_detector import AudioError, CheckpointError, Detector, Verdict
-from deepfake_detector.audio import BLOCK_SECONDS, stream_audio
+from deepfake_detector.audio import BLOCK_SECONDS, stream_audio, within_full_scale
 from deepfake_detector.detector import BUNDLED, STRETCH_WINDOWS, Reason
 from deepfake_detector.plots import COLOURS, clock, draw_inspection, timeline_cells
 from deepfake_detector.resynthesis import griffin_lim_copy
@@ -144,10 +144,10 @@ def build_page(detector: Detector) -> gr.Blocks:
     ) -> tuple[str, dict, dict | None]:
         """Judge a recording: verdict (HTML), picture, and every figure as JSON."""
 
-        def tell(heard_seconds: float, promised_seconds: float) -> None:
-            if promised_seconds > LONG_SECONDS:
-                done = min(heard_seconds / promised_seconds, 1)
-                progress(done, desc=f"Listened to {clock(heard_seconds, promised_seconds)}")
+        def tell(heard_seconds: float, expected_seconds: float) -> None:
+            if expected_seconds > LONG_SECONDS:
+                done = min(heard_seconds / expected_seconds, 1)
+                progress(done, desc=f"Listened to {clock(heard_seconds, expected_seconds)}")
 
         if path is None:
             return waiting_card(), *nothing_shown()
@@ -175,7 +175,7 @@ def build_page(detector: Detector) -> gr.Blocks:
             samples = np.concatenate(list(blocks))
             if len(samples) > COPY_SECONDS * rate:
                 gr.Info(f"Of a long clip only the first {COPY_SECONDS:.0f} seconds are copied.")
-            samples = samples[: int(COPY_SECONDS * rate)]
+            samples = within_full_scale(samples[: int(COPY_SECONDS * rate)])
         except AudioError as error:
             gr.Warning(str(error))
             raise not_copied() from None

@@ -39,6 +39,7 @@ class SourceInfo:
 
     duration_seconds: float = 0.0
     promised_seconds: float = 0.0  # by the header; 0 if it does not say
+    expected_seconds: float = 0.0  # the same, or an estimate from the size of the file
     n_packets: int = 0
     n_damaged: int = 0
     breaks_off: bool = False
@@ -70,14 +71,20 @@ def stream_audio(path: str | Path, sample_rate: int, info: SourceInfo | None = N
         _check_length(path, info.duration_seconds)
         yield block
     if info.duration_seconds < MIN_SECONDS:
+        rounded_down = int(100 * info.duration_seconds) / 100  # up, it could read as enough
         raise AudioError(
-            f"{path.name} holds {info.duration_seconds:.2f} seconds of sound; record at least {MIN_SECONDS} seconds."
+            f"{path.name} holds {rounded_down:.2f} seconds of sound; record at least {MIN_SECONDS} seconds."
         )
 
 
 def load_audio(path: str | Path, sample_rate: int) -> np.ndarray:
     """The whole file as float32 of shape (samples,), at `sample_rate`; raises AudioError as `stream_audio` does."""
     return np.concatenate(list(stream_audio(path, sample_rate)))
+
+
+def within_full_scale(samples: np.ndarray) -> np.ndarray:
+    """Samples (n,), made quieter as a whole if any lies beyond +-1, where cutting them off would make noise of a voice."""
+    return samples / np.abs(samples).max(initial=1.0)
 
 
 def iter_windows(
@@ -127,6 +134,7 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
         stream = container.streams.audio[0]
         info.promised_seconds = _promised_seconds(container, stream)
         _check_length(path, info.promised_seconds)
+        info.expected_seconds = info.promised_seconds or (container.duration or 0) / av.time_base
         info.breaks_off = _is_cut_wav(path)
         n_frames = 0
         try:
@@ -151,7 +159,7 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError:
         raise AudioError(f"There is no file called {path.name}.") from None
     except IsADirectoryError:
-        raise AudioError(f"{path.name} is a folder; name the recordings in it.") from None
+        raise AudioError(f"{path.absolute().name or path} is a folder; name the recordings in it.") from None
     except OSError:
         raise AudioError(f"{path.name} may not be read; check its name and permissions.") from None
     if n_bytes == 0:

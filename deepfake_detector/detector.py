@@ -111,7 +111,7 @@ class Detector:
     ) -> Inspection:
         """As `predict`, with the spectrogram and, on request, the heat map; raises AudioError.
 
-        `on_progress` is told after every block how many seconds were heard, and how many the file promises (0: unknown).
+        `on_progress` is told after every block how many seconds were heard, and how many are expected (0: unknown).
         """
         return self._judge(path, pictures=True, heat_map=heat_map, on_progress=on_progress)
 
@@ -132,7 +132,7 @@ class Detector:
                 if overview:
                     overview.feed(block)
                 if on_progress:
-                    on_progress(info.duration_seconds, info.promised_seconds)
+                    on_progress(info.duration_seconds, info.expected_seconds)
                 yield block
 
         spans, scores = self._score_windows(iter_windows(listen(), config.window_samples, config.window_hop_samples))

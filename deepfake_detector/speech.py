@@ -4,6 +4,8 @@ import numpy as np
 import soxr
 import torch
 
+from .audio import within_full_scale
+
 VAD_RATE_HZ = 16_000
 FRAME_SAMPLES = 512
 FRAME_SECONDS = FRAME_SAMPLES / VAD_RATE_HZ
@@ -25,7 +27,7 @@ class SpeechDetector:
         """Samples (any number) -> bool per frame, True where a voice is heard."""
         if sample_rate != VAD_RATE_HZ:
             samples = soxr.resample(samples, sample_rate, VAD_RATE_HZ)
-        return self._model.audio_forward(np.clip(samples, -1.0, 1.0)) >= SPEECH_PROBABILITY
+        return self._model.audio_forward(within_full_scale(samples)) >= SPEECH_PROBABILITY
 
 
 class SpeechTrack:

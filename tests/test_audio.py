@@ -8,7 +8,7 @@ import scipy.signal
 import soundfile
 import soxr
 
-from deepfake_detector.audio import SourceInfo, iter_windows, load_audio, stream_audio
+from deepfake_detector.audio import SourceInfo, iter_windows, load_audio, stream_audio, within_full_scale
 
 from .conftest import ROOT, add_video, encode, tone
 
@@ -113,6 +113,12 @@ def test_channels_are_averaged(tmp_path: Path, n_channels: int) -> None:
 def test_samples_beyond_full_scale_survive(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "loud.wav", tone(1.0) * 20, 16_000, subtype="FLOAT")
     assert load_audio(tmp_path / "loud.wav", 16_000).max() == pytest.approx(6.0, abs=0.01)
+
+
+def test_only_what_is_beyond_full_scale_is_made_quieter() -> None:
+    loud, quiet = tone(0.1) * 20, tone(0.1)
+    assert np.allclose(within_full_scale(loud), loud / np.abs(loud).max())
+    assert np.array_equal(within_full_scale(quiet), quiet) and len(within_full_scale(quiet[:0])) == 0
 
 
 def test_streamed_blocks_equal_one_resampling(tmp_path: Path) -> None:

@@ -197,14 +197,27 @@ def test_long_recording_in_streamed_batches(detector: Detector, voice: np.ndarra
     assert 0 < (inspection.heat.max(0) > 0).mean() <= longest + 0.02  # only the loudest windows are explained
 
 
-def test_who_waits_is_told_how_far_it_is(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "long.wav", np.tile(voice, 8), 16_000)
+@pytest.mark.parametrize(("name", "tolerance_seconds"), [("long.wav", 1e-6), ("long.mp3", 0.2)])
+def test_who_waits_is_told_how_far_it_is(
+    detector: Detector, voice: np.ndarray, tmp_path: Path, name: str, tolerance_seconds: float
+) -> None:
+    soundfile.write(tmp_path / name, np.tile(voice, 8), 16_000)
     told: list[tuple[float, float]] = []
-    inspection = detector.inspect(tmp_path / "long.wav", on_progress=lambda *seconds: told.append(seconds))
-    heard, promised = zip(*told, strict=True)
+    inspection = detector.inspect(tmp_path / name, on_progress=lambda *seconds: told.append(seconds))
+    heard, expected = zip(*told, strict=True)
     duration = inspection.verdict.duration_seconds
     assert len(told) > 2 and list(heard) == sorted(heard) and heard[-1] == duration
-    assert promised == pytest.approx([duration] * len(told))
+    assert expected == pytest.approx([duration] * len(told), abs=tolerance_seconds)
+
+
+def test_a_voice_far_beyond_full_scale_is_judged_as_any(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    verdicts = []
+    for peak in (1, 32_768):  # as 16-bit numbers saved as floats have it
+        soundfile.write(tmp_path / "loud.wav", voice * (peak / np.abs(voice).max()), 16_000, subtype="FLOAT")
+        verdicts.append(detector.predict(tmp_path / "loud.wav"))
+    usual, loud = verdicts
+    assert loud.speech_seconds == usual.speech_seconds > 0.5
+    assert loud.spoof_probability == pytest.approx(usual.spoof_probability, abs=1e-3)
 
 
 def test_silent_stretches_are_not_judged(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def bad_files(folder: Path) -> dict[str, Path]:
         soundfile.write(files[name], samples, 16_000, subtype="FLOAT")
     files["short.wav"] = folder / "short.wav"
     soundfile.write(files["short.wav"], tone(0.3), 16_000)
+    files["just too short.wav"] = folder / "just too short.wav"
+    soundfile.write(files["just too short.wav"], tone(0.4995), 16_000)
     files["header only.wav"] = folder / "header only.wav"
     files["header only.wav"].write_bytes(wav_header(4_000_000_000))
     files["1 Hz.wav"] = folder / "1 Hz.wav"
@@ -86,6 +88,7 @@ FAULTS = {
     "long name.wav": "may not be read",
     "ten hours.flac": "longer than 4 hours",
     "short.wav": "at least 0.5 seconds",
+    "just too short.wav": "holds 0.49 seconds",
     "header only.wav": "is not a recording",
     "1 Hz.wav": "1 Hz",
     "silent film.mp4": "no sound track",
