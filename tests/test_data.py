@@ -232,6 +232,25 @@ def test_folders(tmp_path: Path, names: tuple[str, str]) -> None:
     assert Counter(c.label for c in read_clips([tmp_path])) == {BONAFIDE: 3, SPOOF: 3}
 
 
+def test_linked_folders_are_read_once_and_links_back_end(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["set/real/a.wav", "set/fake/b.wav", "elsewhere/c.wav"])
+    (tmp_path / "set" / "fake" / "b.wav").rename(tmp_path / "set" / "fake" / "b.wave")
+    (tmp_path / "set" / "real" / "corpus").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "real" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "set" / "real")
+    assert sorted(c.path.name for c in read_clips([tmp_path / "set"])) == ["a.wav", "b.wave", "c.wav"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may read everything")
+def test_folders_that_may_not_be_read_are_named(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["real/a.wav", "real/closed/b.wav", "fake/c.wav"])
+    closed = tmp_path / "real" / "closed"
+    closed.chmod(0)
+    with pytest.raises(DataError, match="closed cannot be read: Permission denied"):
+        read_clips([tmp_path])
+    closed.chmod(0o700)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError):

@@ -29,7 +29,8 @@ def read_protocols(archive: Path, faults: list[str]) -> list[dict]:
         if not protocol.is_file():
             faults.append(f"{protocol} is missing, though the recordings of that partition are there")
             continue
-        for number, line in enumerate(protocol.read_text(encoding="utf-8").splitlines(), start=1):
+        # Every word that counts is ASCII, so that a line which is no text is refused as any other wrong one.
+        for number, line in enumerate(protocol.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             words = line.split()
             if len(words) != 5 or words[-1] not in ("bonafide", "spoof"):
                 faults.append(f"{protocol}, line {number} is not `speaker utterance - attack bonafide|spoof`")

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ SPLITS = ("train", "dev", "eval")
 AUDIO_SUFFIXES = {
     *(".wav", ".w64", ".aiff", ".aif", ".au", ".caf", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".amr", ".wma", ".sph"),
     *(".m4a", ".m4b", ".aac", ".ac3", ".ape", ".tta", ".wv", ".webm", ".mka", ".mkv", ".mp4", ".mov", ".3gp", ".avi"),
-    *(".aifc", ".mp2", ".3g2", ".flv", ".mpg", ".mpeg", ".ts", ".mts"),
+    *(".aifc", ".mp2", ".3g2", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".wave", ".m4v", ".weba"),
 }
 DEV_SHARE = 0.15
 UNKNOWN = "unknown"
@@ -133,6 +134,8 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
             clips += _read_source(Path(source), faults)
         except DataError as error:
             faults.append(str(error))
+        except OSError as error:
+            faults.append(_sentence(error))
     clips = _with_splits(_with_groups(clips))
     faults += _contradictions(clips)
     if not clips and not faults:
@@ -247,7 +250,7 @@ def _read_folders(folder: Path, faults: list[str]) -> list[Clip]:
         raise DataError(f"{folder} has neither manifest.csv, nor real/ and fake/, nor the ASVspoof 2019 LA protocols.")
     clips = []
     for child in sorted(named):
-        for file in sorted(child.rglob("*")):
+        for file in _files_below(child, faults):
             if not _is_text(str(file.relative_to(folder))):
                 faults.append(f"{str(file)!r} has a name that is no UTF-8; rename it")
             elif file.suffix.lower() in AUDIO_SUFFIXES:
@@ -256,6 +259,25 @@ def _read_folders(folder: Path, faults: list[str]) -> list[Clip]:
                 clip = _clip({"path": str(file), "label": child.name, "group": group})
                 clips.append(replace(clip, speaker_known=False))
     return clips
+
+
+def _files_below(folder: Path, faults: list[str]) -> list[Path]:
+    """All files of a folder and of the folders in it, linked ones too; one that may not be read is added to `faults`."""
+    files, seen = [], set()
+    for parent, folders, names in os.walk(
+        folder, onerror=lambda error: faults.append(_sentence(error)), followlinks=True
+    ):
+        if os.path.realpath(parent) in seen:  # a link back, else it would have no end
+            folders.clear()
+            continue
+        folders.sort()  # so that of two ways to a folder it is always the same one
+        seen.add(os.path.realpath(parent))
+        files += [Path(parent, name) for name in names]
+    return sorted(files)
+
+
+def _sentence(error: OSError) -> str:
+    return f"{error.filename} cannot be read: {os.strerror(error.errno)}."
 
 
 def _is_text(name: str) -> bool:
