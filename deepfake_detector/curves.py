@@ -43,7 +43,8 @@ def draw_curves(
     rows, columns = (2, 2) if log else (1, 3)
     figure = Figure((PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.6), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(h_pad=0.15, w_pad=0.12)
-    figure.suptitle(title, fontsize=14)
+    # It may name a file, whose name need not be text, or may look like formulas.
+    figure.suptitle(title.encode(errors="replace").decode(), fontsize=14, parse_math=False)
     panels = list(figure.subplots(rows, columns).flat)
     if log:
         _draw_training(panels.pop(0), log)

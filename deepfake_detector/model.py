@@ -214,7 +214,8 @@ class SpoofClassifier(
             if missing:
                 raise CheckpointError(f"{' and '.join(missing)} is missing")
             model = cls(**_read_config(folder / CONFIG_FILE)).eval()
-            model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE), strict=True)
+            # Not load_file, which takes no path that is not UTF-8.
+            model.load_state_dict(safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes()), strict=True)
             _try_out(model)
         except CheckpointError as error:
             reason = str(error)

@@ -12,11 +12,13 @@ from deepfake_detector.curves import draw_curves, png, read_log
 
 LOG = "epoch,train_loss,dev_eer,unjudged\n1,0.7,,\n2,0.5,0.3,0\n3,0.4,0.2,0\n"
 
+TITLE = "a name that is no text or no formula: \udcff a$_$b"
+
 
 def curves(scores: np.ndarray, labels: np.ndarray, log: list[dict] | None, bounds: tuple[float, float]) -> Figure:
     figures = {"eer": 0.1, "eer_interval": (0.05, 0.2), "real_below": bounds[0], "fake_above": bounds[1]}
     probabilities = 1 / (1 + np.exp(-scores))
-    return draw_curves(labels, scores, probabilities, {**figures, "expected_calibration_error": 0.03}, "title", log)
+    return draw_curves(labels, scores, probabilities, {**figures, "expected_calibration_error": 0.03}, TITLE, log)
 
 
 def two_classes(n: int = 200, apart: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,8 @@
 """The networks, and a checkpoint that comes back exactly as it was saved."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +37,11 @@ def test_saved_and_loaded_gives_the_same_logits(tmp_path: Path, network: str, fe
     assert torch.equal(model(wave), loaded(wave))
     assert loaded.config == features
     assert torch.equal(loaded.bounds, model.bounds)
+
+
+def test_a_folder_s_name_need_not_be_text(tmp_path: Path, checkpoint: Path) -> None:
+    odd = Path(shutil.copytree(checkpoint, tmp_path / os.fsdecode(b"caf\xe9")))
+    assert SpoofClassifier.load(odd).config == SpoofClassifier.load(checkpoint).config
 
 
 def test_kernels_are_half_precision_and_statistics_are_not(checkpoint: Path) -> None:
