@@ -94,3 +94,5 @@ if __name__ == "__main__":
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_OK)
+    except OSError as error:  # a full disk
+        sys.exit(f"The answers cannot be written: {os.strerror(error.errno)}.")

@@ -88,9 +88,12 @@ def checked_token(token: str | None = None) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise HubError(f"There is no folder {folder}.")
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    try:
+        if not folder.is_dir():
+            raise HubError(f"There is no folder {folder}.")
+        missing = [name for name in FILES if not (folder / name).is_file()]
+    except OSError:
+        raise HubError(f"The folder {folder} may not be read.") from None
     if missing:
         raise HubError(f"{folder} lacks {' and '.join(missing)}; push the folder `best` of a finished run.")
 
@@ -135,4 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -76,6 +76,13 @@ def test_silence_has_no_number_and_notes_are_told(checkpoint: Path, tmp_path: Pa
     assert f"{files[2]}: The file is damaged or cut short" in told
 
 
+def test_answers_that_find_no_room_are_one_sentence(checkpoint: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "deepfake_detector", VOICE, "--csv", "--model", checkpoint]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "cannot be written: No space left" in done.stderr
+
+
 def test_missing_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     done = run(VOICE, "--model", tmp_path / "nowhere")
     assert done.returncode == 2 and done.stdout == ""
