@@ -203,6 +203,8 @@ def main(arguments: list[str] | None = None) -> str | None:
         DataError, TrainingError, AudioError, CheckpointError, StorageError, HubError, distributed.ProcessError,
     ) as error:  # fmt: skip
         return f"process {distributed.rank()}: {error}" if distributed.rank() else str(error)
+    except PermissionError as error:
+        return f"{error.filename} may not be read or written; check its permissions."
     except torch.OutOfMemoryError:
         return "The device has too little memory for this network and batch; choose another, as --device cpu."
     except KeyboardInterrupt:
@@ -460,10 +462,10 @@ def own_command() -> str:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a detector of synthetic voices.")
     data_help = "CSV, folder with real/ and fake/, or the ASVspoof 2019 LA archive"
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help=data_help)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--data", type=path, nargs="+", required=True, help=data_help)
+    parser.add_argument("--output", type=path, required=True, help="folder of the run")
     parser.add_argument("--recipe", choices=RECIPES, default="default")
-    parser.add_argument("--noise", type=Path, help="CSV of path,kind with noises and room responses (kind rir)")
+    parser.add_argument("--noise", type=path, help="CSV of path,kind with noises and room responses (kind rir)")
     parser.add_argument("--network", choices=("res-efficientcnn", "basic-cnn"))
     parser.add_argument("--epochs", type=positive)
     parser.add_argument("--seed", type=seed, help="of every draw; equal seeds give equal weights, on the same device")
@@ -487,18 +489,24 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--license", type=licence_id, default="other", help="licence of the weights, for the card, e.g. cc-by-nc-4.0"
     )
-    parser.add_argument("--init", type=Path, help="checkpoint folder whose weights to start from")
+    parser.add_argument("--init", type=path, help="checkpoint folder whose weights to start from")
     weights_help = "file of ImageNet weights to start the backbone from, instead of timm's from the Hub"
-    parser.add_argument("--backbone-weights", type=Path, help=weights_help)
+    parser.add_argument("--backbone-weights", type=path, help=weights_help)
     parser.add_argument("--no-imagenet", dest="imagenet", action="store_false", help="start from random weights")
     parser.add_argument(
-        "--push-to-hub", metavar="USER/NAME", help="publish OUTPUT/best on the Hub at the end of the run"
+        "--push-to-hub",
+        type=not_empty,
+        metavar="USER/NAME",
+        help="publish OUTPUT/best on the Hub at the end of the run",
     )
     parser.add_argument("--private", action="store_true", help="with --push-to-hub: make a model that only you see")
     average_help = "train nothing: the mean of the weights of these checkpoints, calibrated and measured on dev"
-    parser.add_argument("--average", metavar="CHECKPOINT", nargs="+", help=average_help)
+    parser.add_argument("--average", type=not_empty, metavar="CHECKPOINT", nargs="+", help=average_help)
     parser.add_argument(
-        "--evaluate", metavar="CHECKPOINT", help="train nothing: measure this folder or Hub id on --data"
+        "--evaluate",
+        type=not_empty,
+        metavar="CHECKPOINT",
+        help="train nothing: measure this folder or Hub id on --data",
     )
     parser.add_argument(
         "--split", choices=(*SPLITS, "all"), help="with --evaluate; clips of its own training flatter it (default: all)"
@@ -516,6 +524,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--split and --asvspoof-scores belong to --evaluate")
     if args.private and not args.push_to_hub:
         parser.error("--private belongs to --push-to-hub")
+    if args.prepare_only and args.push_to_hub:
+        parser.error("--prepare-only makes no checkpoint, so there is none to push")
+    if args.backbone_weights and (args.init or not args.imagenet or args.network == "basic-cnn"):
+        parser.error("--backbone-weights would do nothing with --init, --no-imagenet or --network basic-cnn")
     args.split = args.split or "all"
     return args
 
@@ -580,6 +592,17 @@ def sound_clips(args: argparse.Namespace, sample_rate: int, split: str = "all") 
     return clips
 
 
+def not_empty(text: str) -> str:
+    """As a variable of the shell that was never set would be."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def path(text: str) -> Path:
+    return Path(not_empty(text))
+
+
 def positive(text: str) -> int:
     if int(text) < 1:
         raise ValueError(text)
@@ -623,4 +646,5 @@ def chosen_config(args: argparse.Namespace) -> FirstConfig | TrainConfig:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     sys.exit(main())

@@ -139,10 +139,12 @@ def tandem_cost(scores: Scores) -> tuple[float | None, str]:
     if len(splits) > 1:
         return None, "min t-DCF is of one partition: choose it with --split dev or --split eval."
     path = asv_score_file(scores.clips[0].path, splits.pop())
-    if not path.is_file():
-        return None, f"No min t-DCF: {path.parent.name}/{path.name} is missing from the archive."
     try:
         return min_tdcf(scores.labels, scores.values, read_asv_scores(path)), ""
+    except FileNotFoundError:
+        return None, f"No min t-DCF: {path.parent.name}/{path.name} is missing from the archive."
+    except (OSError, UnicodeDecodeError):
+        return None, f"No min t-DCF: {path.parent.name}/{path.name} may not be read, or is no text."
     except ValueError as error:
         return None, f"No min t-DCF: {error}"
 

@@ -150,6 +150,8 @@ def test_tandem_cost_says_what_is_missing(archive: Path, tmp_path: Path) -> None
     elsewhere = [Clip(tmp_path / "a" / "b" / "c.flac", c.label, "dev", "", c.system, "", CORPUS) for c in clips]
     cost, reason = tandem_cost(made_up(elsewhere))
     assert cost is None and f"{path.name} is missing" in reason
+    path.write_bytes(b"\xff\xfe")
+    assert "no text" in tandem_cost(made_up(clips))[1]
     mixed = [*clips[:3], *(Clip(c.path, c.label, "eval", "", c.system, "", CORPUS) for c in clips[3:])]
     assert "--split" in tandem_cost(made_up(mixed))[1]
     for text, fault in (("A01 attack 1.0\n", "line 1"), ("A01 spoof much\n", "line 1"), ("A01 spoof 1\n", "lacks")):
