@@ -6,20 +6,21 @@ import numpy as np
 
 
 def error_rates(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Miss rates (bona fide called fake), false-alarm rates (spoof called real) and their thresholds, each (n + 1,).
+    """Miss rates (bona fide called fake), false-alarm rates (spoof called real) and their thresholds, each (points,).
 
-    Operating point i calls the i highest scores fake. Raises ValueError unless both classes are present.
+    The first operating point calls nothing fake, each further one the clips of one more score, so that equal scores are
+    called alike and the order of the clips says nothing. Raises ValueError unless both classes are present.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     n_spoof, n_bonafide = int((labels == 1).sum()), int((labels == 0).sum())
     if not n_spoof or not n_bonafide:
         raise ValueError("The EER needs bona fide and spoofed clips.")
-    # The challenge ranks by "more bona fide", ascending and stable, so that its ties come out the same.
     order = np.argsort(-scores, kind="stable")
-    is_bonafide = labels[order] == 0
+    ranked, is_bonafide = scores[order], labels[order] == 0
+    is_point = np.concatenate(([True], ranked[1:] != ranked[:-1], [True]))
     miss = np.concatenate(([0.0], np.cumsum(is_bonafide) / n_bonafide))
     false_alarm = np.concatenate(([1.0], 1.0 - np.cumsum(~is_bonafide) / n_spoof))
-    return miss, false_alarm, np.concatenate((scores[order][:1], scores[order]))
+    return miss[is_point], false_alarm[is_point], np.concatenate((ranked[:1], ranked))[is_point]
 
 
 def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:

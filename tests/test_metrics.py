@@ -34,6 +34,15 @@ def test_eer_by_hand() -> None:
     assert equal_error_rate(labels, 1 - labels)[0] == 1.0  # never the better of the two directions
 
 
+def test_equal_scores_are_called_alike_whatever_the_order() -> None:
+    labels = np.array([1, 1, 1, 0, 0, 0])
+    for order in (labels, labels[::-1]):
+        assert equal_error_rate(order, np.zeros(6))[0] == 0.5
+    scores = np.array([2, 1, 1, 1, 1, 0])  # of the four in the middle none or all can be called fake
+    for order in ([0, 1, 2, 3, 4, 5], [0, 4, 3, 2, 1, 5]):
+        assert equal_error_rate(labels[order], scores[order])[0] == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_eer_equals_the_roc_curve(seed: int) -> None:
     labels, scores = random_scores(seed)
