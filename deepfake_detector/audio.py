@@ -52,14 +52,16 @@ class SourceInfo:
         return self.breaks_off or is_damaged or missing_seconds > max(0.5, 0.05 * self.duration_seconds)
 
 
-def stream_audio(path: str | Path, sample_rate: int, info: SourceInfo | None = None) -> Iterator[np.ndarray]:
+def stream_audio(
+    path: str | Path, sample_rate: int, info: SourceInfo | None = None, min_seconds: float = MIN_SECONDS
+) -> Iterator[np.ndarray]:
     """Decode a file block by block, so that an hour of audio never lies in memory at once.
 
     Yields mono float32 blocks of about `BLOCK_SECONDS` at `sample_rate` (Hz). Values may lie beyond +-1 when
     the file's do. `info`, if given, is filled while reading.
 
     Raises AudioError if the file is missing, empty, not a recording, without sound, damaged beyond use,
-    shorter than `MIN_SECONDS`, longer than `MAX_SECONDS`, or holds NaN or infinite samples.
+    shorter than `min_seconds`, longer than `MAX_SECONDS`, or holds NaN or infinite samples.
     """
     path, info = Path(path), info if info is not None else SourceInfo()
     n_samples = 0
@@ -70,16 +72,16 @@ def stream_audio(path: str | Path, sample_rate: int, info: SourceInfo | None = N
         info.duration_seconds = n_samples / sample_rate
         _check_length(path, info.duration_seconds)
         yield block
-    if info.duration_seconds < MIN_SECONDS:
+    if info.duration_seconds < min_seconds:
         rounded_down = int(100 * info.duration_seconds) / 100  # up, it could read as enough
         raise AudioError(
-            f"{path.name} holds {rounded_down:.2f} seconds of sound; record at least {MIN_SECONDS} seconds."
+            f"{path.name} holds {rounded_down:.2f} seconds of sound; record at least {min_seconds} seconds."
         )
 
 
-def load_audio(path: str | Path, sample_rate: int) -> np.ndarray:
+def load_audio(path: str | Path, sample_rate: int, min_seconds: float = MIN_SECONDS) -> np.ndarray:
     """The whole file as float32 of shape (samples,), at `sample_rate`; raises AudioError as `stream_audio` does."""
-    return np.concatenate(list(stream_audio(path, sample_rate)))
+    return np.concatenate(list(stream_audio(path, sample_rate, min_seconds=min_seconds)))
 
 
 def within_full_scale(samples: np.ndarray) -> np.ndarray:

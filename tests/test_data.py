@@ -174,6 +174,36 @@ def test_a_copy_without_a_speaker_has_that_of_its_original(tmp_path: Path) -> No
     assert all(told[f"r{i}.wav"] == told[f"c{i}.wav"] for i in range(40)) and len(set(told.values())) == 40
 
 
+def test_groups_of_one_speaker_are_one(tmp_path: Path) -> None:
+    rows = [f"{i}.wav,{('real', 'fake')[i % 2]},talk{i // 2},person{i // 2 % 5}" for i in range(200)]
+    (tmp_path / "set.csv").write_text("\n".join(["path,label,group,speaker", *rows]))
+    clips = read_clips([tmp_path / "set.csv"])
+    splits = {
+        speaker: {clip.split for clip in clips if clip.speaker == speaker} for speaker in {c.speaker for c in clips}
+    }
+    assert len(splits) == 5 and all(len(found) == 1 for found in splits.values())
+    assert not torn_groups(clips) and len({clip.group for clip in clips}) == 5
+    rows = ["path,label,split,group,speaker", "a.wav,real,train,talk1,anna", "b.wav,fake,dev,talk2,anna"]
+    (tmp_path / "torn.csv").write_text("\n".join(rows))
+    assert torn_groups(read_clips([tmp_path / "torn.csv"])) == ["talk1"]
+
+
+def test_copies_of_a_recording_that_is_elsewhere_stay_together(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows = [f"{i}.wav,{('real', 'fake')[i % 2]},r{i}.wav" for i in range(60)]
+        (tmp_path / name).mkdir()
+        text = "\n".join(
+            ["path,label,original", *(row.replace(f",r{i}.", f",../elsewhere/r{i}.") for i, row in enumerate(rows))]
+        )
+        (tmp_path / name / "manifest.csv").write_text(text)
+    clips = read_clips([tmp_path / "a", tmp_path / "b"])
+    splits = {(clip.path.name, clip.split) for clip in clips}
+    assert len(splits) == 60 and len({split for _, split in splits}) == 2
+    (tmp_path / "torn.csv").write_text("path,label,split,original\na.wav,fake,train,r.wav\nb.wav,fake,dev,r.wav\n")
+    with pytest.raises(DataError, match=r"b\.wav is a copy of r\.wav"):
+        read_clips([tmp_path / "torn.csv"])
+
+
 @pytest.mark.parametrize("n_clips", [2, 8])
 def test_a_small_folder_has_both_classes_in_both_splits(tmp_path: Path, n_clips: int) -> None:
     write_clips(tmp_path, [f"{name}/{name}{i}.wav" for name in ("real", "fake") for i in range(n_clips)])
@@ -186,7 +216,7 @@ def test_a_small_folder_has_both_classes_in_both_splits(tmp_path: Path, n_clips:
 def test_a_copy_in_another_split_is_a_fault_and_a_torn_speaker_is_named(tmp_path: Path) -> None:
     rows = ["path,label,speaker,split,original", "a.wav,real,anna,train,", "b.wav,fake,ben,dev,a.wav"]
     (tmp_path / "torn.csv").write_text("\n".join(rows))
-    with pytest.raises(DataError, match=r"b\.wav is a copy of a\.wav, which is in another split"):
+    with pytest.raises(DataError, match=r"b\.wav is a copy of a\.wav, of which more is in another split"):
         read_clips([tmp_path / "torn.csv"])
     rows = ["path,label,speaker,split", "a.wav,real,anna,train", "b.wav,fake,anna,dev", "c.wav,fake,ben,dev"]
     (tmp_path / "speaker.csv").write_text("\n".join(rows))
@@ -379,12 +409,23 @@ def test_item_follows_its_draw(tmp_path: Path, voice: np.ndarray) -> None:
     assert first[0].shape == (16_000,) and first[1] == BONAFIDE and dataset[0, 7, True][1] == SPOOF
 
 
+def test_the_partner_of_a_recording_is_a_copy_of_it_and_not_the_recording(tmp_path: Path, voice: np.ndarray) -> None:
+    soundfile.write(tmp_path / "x.wav", voice, 16_000)
+    dataset = TrainingWindows([clip(BONAFIDE, path=str(tmp_path / "x.wav"))], 16_000, 16_000, NEVER, None)
+    for seed in range(6):
+        (real, _), (copy, label) = dataset[0, seed, False], dataset[0, seed, True]
+        assert label == SPOOF and not torch.allclose(real, copy, atol=0.01)
+
+
 def test_augmentation_keeps_length_and_the_caller_s_array(voice: np.ndarray, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "hum.wav", tone(1.0, hz=100), 16_000)
     soundfile.write(tmp_path / "room.wav", np.exp(-np.arange(9_000) / 900) * tone(9_000 / 16_000, hz=3_000), 16_000)
     (tmp_path / "noise.csv").write_text("path,kind\nhum.wav,noise\nroom.wav,rir\n")
     noises = Noises(tmp_path / "noise.csv", 16_000)
     assert len(noises.noises) == len(noises.rooms) == 1
+    soundfile.write(tmp_path / "small room.wav", np.exp(-np.arange(3_000) / 300) * tone(3_000 / 16_000), 16_000)
+    (tmp_path / "noise.csv").write_text("path,kind,seconds\nhum.wav,noise,1.0\nsmall room.wav,rir,0.19\n")
+    assert [len(room) for room in Noises(tmp_path / "noise.csv", 16_000).rooms] == [3_000]
     samples = voice[:20_000].copy()
     for seed in range(20):
         out = augment(samples, 16_000, ALWAYS, noises, np.random.default_rng(seed))

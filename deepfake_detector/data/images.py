@@ -209,7 +209,7 @@ def leaks(split: Split) -> dict[str, float | None]:
     Of the speakers those that are known count, of the attacks those of spoofs; None if there are none.
     """
     test, others = split["test"], split["train"] + split["validation"]
-    known = [picture for picture in test if picture.clip.speaker_known]
+    known = [picture for picture in test if picture.clip.speaker]
     spoofed = [picture for picture in test if picture.label == SPOOF]
     return {
         "recordings": _share_seen(test, others, lambda picture: picture.clip.path),
@@ -226,7 +226,7 @@ def _share_seen(asked: list[Picture], others: list[Picture], key: Callable[[Pict
 def share_of_known_speakers(split: Split) -> float:
     """Share (0..1) of the pictures of all parts whose speaker the data name."""
     pictures = [picture for part in split.values() for picture in part]
-    return sum(picture.clip.speaker_known for picture in pictures) / len(pictures)
+    return sum(bool(picture.clip.speaker) for picture in pictures) / len(pictures)
 
 
 def _cut(names: np.ndarray) -> list[np.ndarray]:

@@ -43,7 +43,7 @@ class Clip:
     corpus: str
     page: str = ""  # where it was published: spoofs of one page often have the recordings they imitate beside them
     original: Path | None = None  # of a vocoded copy: the recording that it copies
-    speaker_known: bool = True  # the data name the group, so it is not just this recording
+    speaker: str = ""  # who speaks, or the group if the data name no speakers but groups; empty: unknown
 
 
 def read_clips(sources: Iterable[str | Path]) -> list[Clip]:
@@ -144,14 +144,29 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
 
 
 def _with_groups(clips: list[Clip]) -> list[Clip]:
-    """The clips, copies without a group in that of the recording they copy."""
-    if all(clip.group for clip in clips):
-        return clips
+    """The clips, copies without a group in that of the recording they copy, and the groups of one speaker made one."""
     group_of = {clip.path.resolve(): clip.group for clip in clips if clip.group}
-    return [
-        clip if clip.group else replace(clip, group=group_of.get(clip.original.resolve(), clip.original.as_posix()))
-        for clip in clips
-    ]
+    clips = [clip if clip.group else replace(clip, group=_group_of_original(clip.original, group_of)) for clip in clips]
+    joined: dict[str, str] = {}  # a group -> another that it is part of
+
+    def whole(group: str) -> str:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    first_group: dict[str, str] = {}
+    for clip in clips:
+        if clip.speaker:
+            groups = {whole(clip.group), whole(first_group.setdefault(clip.speaker, clip.group))}
+            if len(groups) > 1:
+                joined[max(groups)] = min(groups)
+    return [replace(clip, group=whole(clip.group)) for clip in clips]
+
+
+def _group_of_original(original: Path, group_of: dict[Path, str]) -> str:
+    """The group of a recording, or if it is not in the data a name for it that is the same on every machine."""
+    original = original.resolve()
+    return group_of.get(original) or "/".join(original.parts[-2:])
 
 
 def _with_splits(clips: list[Clip]) -> list[Clip]:
@@ -174,10 +189,10 @@ def _contradictions(clips: list[Clip]) -> list[str]:
     for clip in clips:
         told.setdefault(clip.path.resolve(), set()).add((clip.label, clip.split))
     faults = [f"{path} is listed with two labels or in two splits" for path, listed in told.items() if len(listed) > 1]
+    split_of = {path: split for path, listed in told.items() for _, split in listed}
     for clip in clips:
-        splits = {split for _, split in told.get(clip.original.resolve(), ())} if clip.original else set()
-        if splits - {clip.split}:
-            faults.append(f"{clip.path} is a copy of {clip.original.name}, which is in another split")
+        if clip.original and split_of.setdefault(clip.original.resolve(), clip.split) != clip.split:
+            faults.append(f"{clip.path} is a copy of {clip.original.name}, of which more is in another split")
     return faults
 
 
@@ -257,7 +272,7 @@ def _read_folders(folder: Path, faults: list[str]) -> list[Clip]:
                 # real/a.wav and its copy fake/a.mp3 are one group, wherever the folder lies.
                 group = file.relative_to(child).with_suffix("").as_posix()
                 clip = _clip({"path": str(file), "label": child.name, "group": group})
-                clips.append(replace(clip, speaker_known=False))
+                clips.append(replace(clip, speaker=""))
     return clips
 
 
@@ -302,7 +317,7 @@ def _clip(row: dict, folder: Path = Path()) -> Clip:
         corpus=(row.get("corpus") or UNKNOWN).split(":")[0],
         page=row.get("source_repo") or "",
         original=folder / row["original"] if row.get("original") else None,
-        speaker_known=bool(row.get("group") or row.get("speaker")),
+        speaker=row.get("speaker") or row.get("group") or "",
     )
 
 
