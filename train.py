@@ -73,6 +73,7 @@ from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
 from deepfake_detector.model import CONFIG_FILE, CheckpointError, SpoofClassifier, load_imagenet_weights
 from deepfake_detector.training import (
+    STATE_FILE,
     Run,
     TrainConfig,
     TrainingError,
@@ -318,6 +319,10 @@ def evaluate(args: argparse.Namespace) -> None:
     if (args.output / CONFIG_FILE).is_file():
         raise TrainingError(
             f"{args.output} is a checkpoint, whose figures this would overwrite; choose another folder."
+        )
+    if (args.output / STATE_FILE).is_file():
+        raise TrainingError(
+            f"{args.output} is the folder of a run, whose list of skipped files is its own; choose another folder."
         )
     detector = Detector.from_pretrained(args.evaluate, chosen_device(args.device))
     clips = of_split(sound_clips(args, detector.model.config.sample_rate, split=args.split), args.split)

@@ -22,6 +22,7 @@ from .training import (
     SAVE_EVERY_SECONDS,
     STATE_FILE,
     TrainingError,
+    half_type,
     loaded,
     new_classifier,
     read_state,
@@ -104,6 +105,7 @@ class PictureRun:
         self.data = {name: Pictures(pictures, folder) for name, pictures in split.items()}
         torch.manual_seed(config.seed)
         self.model = new_classifier(config).to(self.device, memory_format=torch.channels_last)
+        self.is_bfloat16 = half_type(self.device) is torch.bfloat16
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.board = None  # of TensorBoard, if the caller wants one
         self.is_resumed = False
@@ -199,7 +201,7 @@ class PictureRun:
     def _step(self, pictures: torch.Tensor, label: torch.Tensor, is_training: bool) -> Step:
         """What the network says of a batch; one step of the optimiser if it is for training."""
         pictures = pictures.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_bfloat16):
             logits = self.model.network(pictures).float()
         loss = nn.functional.cross_entropy(logits, label.to(self.device))
         if not torch.isfinite(loss):
@@ -208,7 +210,8 @@ class PictureRun:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-        return loss.item(), label, log_odds(logits.detach()).cpu()
+        # A copy of the labels: a worker's own would hold a file open until the end of the epoch.
+        return loss.item(), label.clone(), log_odds(logits.detach()).cpu()
 
     def _finish_epoch(self, train: Outcome, validation: Outcome) -> None:
         row = {"epoch": len(self.log) + 1}

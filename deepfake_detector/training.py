@@ -198,7 +198,7 @@ class Run:
         self.parameters = list(self.model.parameters())
         groups = _weight_groups(self.model, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)  # one kernel, not one a tensor
-        self.half_type = _half_type(self.device)
+        self.half_type = half_type(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half_type is torch.float16)
         # The function is compiled, not the module, so that saved weights keep their names.
         self.logits = torch.compile(self.model.network.forward) if compiled else self.model.network
@@ -378,7 +378,7 @@ class Run:
         self.epoch, self.step, self.loss_sum = state["epoch"], state["step"], state["loss_sum"]
         self.best_eer, self.log, self.start = state["best_eer"], state["log"], state["start"]
         self.seconds = state["seconds"]
-        if self.scaler.is_enabled():
+        if self.scaler.is_enabled() and state["scaler"]:  # empty from a device that needed none
             self.scaler.load_state_dict(state["scaler"])
 
 
@@ -463,7 +463,7 @@ def _weight_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _half_type(device: torch.device) -> torch.dtype | None:
+def half_type(device: torch.device) -> torch.dtype | None:
     """What to compute in under autocast: nothing shorter on a CPU, bfloat16 on CUDA, float16 where that is lacking."""
     if device.type != "cuda":
         return None

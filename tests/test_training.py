@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepfake_detector import Detector
+from deepfake_detector.data.augment import Noises
 from deepfake_detector.data.manifest import of_split, read_clips
 from deepfake_detector.evaluation import calibrated, score_clips
 from deepfake_detector.metrics import equal_error_rate, fit_bounds, fit_calibration
@@ -92,6 +93,53 @@ def test_finetuning_starts_from_a_checkpoint(finished: Path, data: Path, tmp_pat
     assert f"Started from {finished / 'best'}" in (output / "best" / "README.md").read_text()
     other = ("--init", str(finished / "best"), "--network", "res-efficientcnn")
     assert "another network" in refused(data, tmp_path / "other", *other)
+
+
+def new_run(data: Path, output: Path, noises: Noises | None = None, **settings) -> Run:
+    config = replace(RECIPES["default"], network="basic-cnn", features=TINY_FEATURES, crop_seconds=1.0, **settings)
+    return Run(config, read_clips([data]), noises, output, "cpu")
+
+
+def test_a_run_starts_with_the_checkpoint_s_own_weights(data: Path, tmp_path: Path) -> None:
+    other, run = new_run(data, tmp_path, seed=1), new_run(data, tmp_path, seed=2)
+    other.model.save_pretrained(tmp_path / "other")
+    run.start_from(tmp_path / "other")
+    expected = SpoofClassifier.load(tmp_path / "other").state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
+
+
+def test_steps_on_one_batch_bring_its_loss_down(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path)
+    batch = next(run.batches(0))
+    losses = []
+    for run.step in range(30):
+        losses.append(run.train_step(*batch))
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_what_is_kept_are_the_averaged_weights(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path, epochs=1)
+    run.fit(0)
+    kept, averaged = SpoofClassifier.load(tmp_path / "best").network, run.ema.module.rounded().network
+    assert all(torch.equal(value, kept.state_dict()[name]) for name, value in averaged.state_dict().items())
+    assert any(not torch.equal(a, b) for a, b in zip(kept.parameters(), run.model.network.parameters(), strict=True))
+
+
+def test_pictures_are_masked_and_noises_are_used_in_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noise.csv").write_text(f"path,kind\n{data / '0.wav'},noise\n")
+    noises = Noises(tmp_path / "noise.csv", 16_000)
+    run = new_run(data, tmp_path, noises, mask_rows=20, floor_share=1.0, floor_db=(5.0, 5.0))
+    assert run.dataset.noises is noises
+    learnt: list[torch.Tensor] = []
+    monkeypatch.setattr(run, "learn", lambda picture, label: learnt.append(picture) or 0.0)
+    waveform, label = next(run.batches(0))
+    run.train_step(waveform, label)
+    untouched = run.model.features(waveform)
+    is_hidden = (learnt[0] == 0).all(-1).any(-1)  # a whole row of the picture
+    assert learnt[0].shape == untouched.shape and is_hidden.float().mean() > 0.5
+    assert (learnt[0].amin((2, 3)) > untouched.amin((2, 3))).float().mean() > 0.8  # a floor of 5 dB leaves no depth
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -322,7 +370,11 @@ def test_a_checkpoint_and_its_figures_are_not_overwritten(finished: Path, data: 
     best = shutil.copytree(finished / "best", tmp_path / "run" / "best")
     before = {file.name: file.read_bytes() for file in best.iterdir()}
     assert "choose another folder" in refused(data, tmp_path / "run")
-    for output, *more in ((tmp_path / "run", "--average", best), (best, "--evaluate", best)):
+    for output, *more in (
+        (tmp_path / "run", "--average", best),
+        (best, "--evaluate", best),
+        (finished, "--evaluate", best),
+    ):
         assert "choose another folder" in main(["--data", str(data), "--output", str(output), *map(str, more)])
     assert before == {file.name: file.read_bytes() for file in best.iterdir()}
 

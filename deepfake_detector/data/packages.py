@@ -33,7 +33,7 @@ def unpack(package: str, folder: Path) -> Path:
 def _unpack_debian(package: str, folder: Path, aside: Path) -> None:
     try:
         subprocess.run(["apt-get", "download", "-q", package], cwd=folder, check=True, capture_output=True, text=True)
-        (archive,) = folder.glob(f"{package}_*.deb")
+        archive = max(folder.glob(f"{package}_*.deb"), key=lambda file: file.stat().st_mtime)  # others: broken off
         subprocess.run(["dpkg-deb", "-x", archive, aside], check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise PackageError(f"{error.filename} is not there; this needs Debian or Ubuntu.") from error
