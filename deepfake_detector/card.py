@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from huggingface_hub import EvalResult, ModelCard
 
-from .data.manifest import Clip
+from .data.manifest import UNKNOWN, Clip
 from .evaluation import MIN_WORST_BONAFIDE
 from .model import BONAFIDE, SPOOF
 
@@ -339,7 +339,22 @@ def _data_table(summary: dict) -> str:
         lines.append(
             f"| {split} | {row['bonafide']} | {row['corpora']} | {row['spoofed']} | {row['systems']} | {families} |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) + _known_to_training(summary)
+
+
+def _known_to_training(summary: dict) -> str:
+    """A sentence that says how many dev clips are by systems and of corpora that training names too, or nothing."""
+    if not {"train", "dev"} <= summary.keys():
+        return ""
+    train, dev = summary["train"]["sources"], summary["dev"]["sources"]
+    real, fake = (
+        sum(count for name, count in dev[label].items() if name in train[label] and name != UNKNOWN)
+        for label in ("bonafide", "spoofed")
+    )
+    return (
+        f"\n\nOf dev's clips {real} real ones are of corpora and {fake} fake ones by systems that training has too; "
+        "with voices and machines of its own it is a harder test."
+    )
 
 
 def _sources(train: dict | None) -> str:

@@ -223,6 +223,7 @@ def test_card_shows_every_figure(detector: Detector) -> None:
     assert card.startswith("---\nlicense: mit\n") and "model-index:" in card
     assert "rooms, invented noise, RawBoost" in card and "supposes that 55 % of the recordings are real" in card
     assert f"Real, clips of each corpus: {CORPUS} 15.\n\nFake, clips of each system: A07 10.\n" in card
+    assert "20 real ones are of corpora and 10 fake ones by systems that training has too" in card
 
 
 def test_challenge_file_keeps_four_columns_and_leaves_out_the_unjudged() -> None:
