@@ -18,6 +18,7 @@ BLOCK_SECONDS = 10.0
 SAMPLE_RATES_HZ = (4_000, 768_000)
 MAX_CHANNELS = 64
 MAX_SAMPLE = 1e6  # full scale is 1; beyond this a file is broken, and its power would overflow
+MAX_OVERSHOOT = 2.0  # cut off, more than this would make noise of a voice
 FORMATS = "WAV, AIFF, FLAC, MP3, OGG, Opus, M4A, AAC, WebM, MP4 or MOV"
 
 # Only formats that carry their own sound: a playlist could make FFmpeg open other files or hosts.
@@ -85,8 +86,9 @@ def load_audio(path: str | Path, sample_rate: int, min_seconds: float = MIN_SECO
 
 
 def within_full_scale(samples: np.ndarray) -> np.ndarray:
-    """Samples (n,), made quieter as a whole if any lies beyond +-1, where cutting them off would make noise of a voice."""
-    return samples / np.abs(samples).max(initial=1.0)
+    """Samples (n,) within +-1: an encoder's overshoot is cut off, and what is on another scale made quieter as a whole."""
+    peak = np.abs(samples).max(initial=0.0)
+    return samples / peak if peak > MAX_OVERSHOOT else samples.clip(-1.0, 1.0)
 
 
 def iter_windows(

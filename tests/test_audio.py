@@ -115,10 +115,11 @@ def test_samples_beyond_full_scale_survive(tmp_path: Path) -> None:
     assert load_audio(tmp_path / "loud.wav", 16_000).max() == pytest.approx(6.0, abs=0.01)
 
 
-def test_only_what_is_beyond_full_scale_is_made_quieter() -> None:
-    loud, quiet = tone(0.1) * 20, tone(0.1)
-    assert np.allclose(within_full_scale(loud), loud / np.abs(loud).max())
-    assert np.array_equal(within_full_scale(quiet), quiet) and len(within_full_scale(quiet[:0])) == 0
+def test_overshoot_is_cut_off_and_another_scale_is_made_quieter() -> None:
+    usual = tone(0.1) / np.abs(tone(0.1)).max()
+    assert np.array_equal(within_full_scale(usual), usual) and len(within_full_scale(usual[:0])) == 0
+    assert np.array_equal(within_full_scale(1.2 * usual), np.clip(1.2 * usual, -1, 1))
+    assert np.allclose(within_full_scale(30_000 * usual), usual)
 
 
 def test_streamed_blocks_equal_one_resampling(tmp_path: Path) -> None:
