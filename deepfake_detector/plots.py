@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 from PIL import Image
 
 from .detector import MAX_HEAT_WINDOWS, Inspection, Verdict
@@ -16,7 +16,9 @@ from .features import FeatureConfig, hz_to_mel
 
 # Blue and orange keep apart for every kind of colour vision (Okabe & Ito); grey is "can't tell".
 COLOURS = {"real": "#0072B2", "fake": "#D55E00", "can't tell": "#7F7F7F", "no voice": "#BFBFBF"}
+TICK_STEPS_SECONDS = (10, 15, 30, 60, 120, 300, 600, 1_800, 3_600)  # for recordings of a minute or more
 TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000)
+MAX_TICKS = 7
 HEAT_COLOURS = {"fake": "autumn", "real": "winter"}  # warm is evidence for a machine, cool for a person
 SIZE_INCHES, DPI = (6.4, 4.8), 160
 LEAST_BAR = 0.03  # so that a part that is surely a person's shows too
@@ -33,8 +35,8 @@ def draw_inspection(inspection: Inspection, features: FeatureConfig) -> Image.Im
         ),
     ):
         figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
-        spectrogram = figure.add_axes((0.13, 0.47, 0.85, 0.45))
-        timeline = figure.add_axes((0.13, 0.13, 0.85, 0.24), sharex=spectrogram)
+        spectrogram = figure.add_axes((0.13, 0.47, 0.81, 0.45))
+        timeline = figure.add_axes((0.13, 0.13, 0.81, 0.24), sharex=spectrogram)
         _draw_spectrogram(spectrogram, inspection, features)
         _draw_timeline(timeline, inspection.verdict)
         return _rasterise(figure)
@@ -103,6 +105,9 @@ def _draw_timeline(axes: Axes, verdict: Verdict) -> None:
     has_band = verdict.real_below < verdict.fake_above
     axes.set_yticks([0, 0.5, 1], ["real", "can't\ntell" if has_band else "50 %", "fake"])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, verdict.duration_seconds)))
+    if verdict.duration_seconds >= 60:
+        step = next(step for step in TICK_STEPS_SECONDS if verdict.duration_seconds <= MAX_TICKS * step)
+        axes.xaxis.set_major_locator(MultipleLocator(step))
     axes.set_xlabel("seconds" if verdict.duration_seconds < 60 else "minutes:seconds")
     axes.set_title(f"How machine-like each part sounds{' (hatched: no voice)' * bool(silences)}", loc="left")
 
