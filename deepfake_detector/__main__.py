@@ -95,4 +95,4 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_OK)
     except OSError as error:  # a full disk
-        sys.exit(f"The answers cannot be written: {os.strerror(error.errno)}.")
+        sys.exit(f"The answers cannot be written: {error.strerror or error}.")

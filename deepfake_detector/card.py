@@ -353,7 +353,7 @@ def _known_to_training(summary: dict) -> str:
     )
     return (
         f"\n\nOf dev's clips {real} real ones are of corpora and {fake} fake ones by systems that training has too; "
-        "with voices and machines of its own it is a harder test."
+        "voices and machines that are all new are a harder test."
     )
 
 

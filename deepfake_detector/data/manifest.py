@@ -192,7 +192,9 @@ def _contradictions(clips: list[Clip]) -> list[str]:
     split_of = {path: split for path, listed in told.items() for _, split in listed}
     for clip in clips:
         if clip.original and split_of.setdefault(clip.original.resolve(), clip.split) != clip.split:
-            faults.append(f"{clip.path} is a copy of {clip.original.name}, of which more is in another split")
+            faults.append(
+                f"{clip.path} is in another split than {clip.original.name}, which it copies, or its other copies"
+            )
     return faults
 
 
@@ -306,7 +308,9 @@ def _is_text(name: str) -> bool:
 def _clip(row: dict, folder: Path = Path()) -> Clip:
     """A row as a clip; its split stays empty if the row names none."""
     label = LABELS[row["label"].strip().lower()]
-    group = row.get("group") or row.get("speaker") or ("" if row.get("original") else row["path"])
+    speaker = row.get("speaker") or ""
+    speaker = "" if speaker.lower() == UNKNOWN else speaker  # nobody, not one person of that name
+    group = row.get("group") or speaker or ("" if row.get("original") else row["path"])
     return Clip(
         path=folder / row["path"],
         label=label,
@@ -317,7 +321,7 @@ def _clip(row: dict, folder: Path = Path()) -> Clip:
         corpus=(row.get("corpus") or UNKNOWN).split(":")[0],
         page=row.get("source_repo") or "",
         original=folder / row["original"] if row.get("original") else None,
-        speaker=row.get("speaker") or row.get("group") or "",
+        speaker=speaker or row.get("group") or "",
     )
 
 
