@@ -69,21 +69,23 @@ def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> N
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+def new_run(data: Path, output: Path, noises: Noises | None = None, **settings) -> Run:
+    config = replace(RECIPES["default"], network="basic-cnn", features=TINY_FEATURES, crop_seconds=1.0, **settings)
+    return Run(config, read_clips([data]), noises, output, "cpu")
+
+
 def test_the_epoch_with_the_best_dev_eer_is_kept_and_calibrated(data: Path, tmp_path: Path) -> None:
-    settings = {"network": "basic-cnn", "features": TINY_FEATURES, "learning_rate": 0.1, "ema_decay": 0.5}
-    config = replace(RECIPES["default"], **settings, crop_seconds=1.0, epochs=6, evaluate_every=1)
-    clips = read_clips([data])
-    run = Run(config, clips, None, tmp_path, "cpu")
+    run = new_run(data, tmp_path, learning_rate=0.1, ema_decay=0.5, epochs=6, evaluate_every=1)
     run.fit(0)
     eers = [row["dev_eer"] for row in run.log]
     assert len(set(eers)) > 1  # so rash a learning rate makes some epochs worse than others
     kept = Detector.from_pretrained(tmp_path / "best")
-    scores = score_clips(kept, of_split(clips, "dev"))
+    scores = score_clips(kept, run.dev_clips)
     assert equal_error_rate(scores.labels, scores.values)[0] == pytest.approx(min(eers), abs=1e-5)
-    fitted = fit_calibration(scores.labels, scores.values, config.bonafide_share)
+    fitted = fit_calibration(scores.labels, scores.values, run.config.bonafide_share)
     assert kept.model.calibration.tolist() == pytest.approx(fitted, rel=1e-3)
     probabilities = calibrated(kept.model, scores.values)
-    bounds = fit_bounds(scores.labels, probabilities, config.max_wrong_share, config.bonafide_share)
+    bounds = fit_bounds(scores.labels, probabilities, run.config.max_wrong_share, run.config.bonafide_share)
     assert kept.model.bounds.tolist() == pytest.approx(bounds, abs=1e-3)
 
 
@@ -93,11 +95,6 @@ def test_finetuning_starts_from_a_checkpoint(finished: Path, data: Path, tmp_pat
     assert f"Started from {finished / 'best'}" in (output / "best" / "README.md").read_text()
     other = ("--init", str(finished / "best"), "--network", "res-efficientcnn")
     assert "another network" in refused(data, tmp_path / "other", *other)
-
-
-def new_run(data: Path, output: Path, noises: Noises | None = None, **settings) -> Run:
-    config = replace(RECIPES["default"], network="basic-cnn", features=TINY_FEATURES, crop_seconds=1.0, **settings)
-    return Run(config, read_clips([data]), noises, output, "cpu")
 
 
 def test_a_run_starts_with_the_checkpoint_s_own_weights(data: Path, tmp_path: Path) -> None:
@@ -388,7 +385,10 @@ def test_seeds_that_torch_does_not_take_are_refused(data: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--evaluate", "a", "--seed", "0", "--no-imagenet"], "so --seed and --no-imagenet would do nothing"),
+        (
+            ["--evaluate", "a", "--seed", "0", "--no-imagenet"],
+            "--evaluate trains nothing, so --seed and --no-imagenet would do nothing",
+        ),
         (["--evaluate", "a", "--average", "b"], "--evaluate trains nothing, so --average would do nothing"),
         (["--average", "a", "--recipe", "first"], "--average trains nothing, so --recipe would do nothing"),
         (["--backbone-weights", "w", "--init", "a"], "--backbone-weights would do nothing with --init"),

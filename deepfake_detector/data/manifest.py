@@ -136,7 +136,7 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
             faults.append(str(error))
         except OSError as error:
             faults.append(_sentence(error))
-    clips = _with_splits(_with_groups(clips))
+    clips = _with_splits(_with_speakers_together(_with_groups(clips)))
     faults += _contradictions(clips)
     if not clips and not faults:
         raise DataError("No labelled clips were found.")
@@ -144,9 +144,22 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
 
 
 def _with_groups(clips: list[Clip]) -> list[Clip]:
-    """The clips, copies without a group in that of the recording they copy, and the groups of one speaker made one."""
+    """The clips, copies without a group in that of the recording they copy.
+
+    If that is not in the data, its name and folder are the group: the same on every machine.
+    """
+    if all(clip.group for clip in clips):
+        return clips
     group_of = {clip.path.resolve(): clip.group for clip in clips if clip.group}
-    clips = [clip if clip.group else replace(clip, group=_group_of_original(clip.original, group_of)) for clip in clips]
+
+    def group_of_original(original: Path) -> str:
+        return group_of.get(original) or "/".join(original.parts[-2:])
+
+    return [clip if clip.group else replace(clip, group=group_of_original(clip.original.resolve())) for clip in clips]
+
+
+def _with_speakers_together(clips: list[Clip]) -> list[Clip]:
+    """The clips, all groups in which one speaker is heard made one."""
     joined: dict[str, str] = {}  # a group -> another that it is part of
 
     def whole(group: str) -> str:
@@ -161,12 +174,6 @@ def _with_groups(clips: list[Clip]) -> list[Clip]:
             if len(groups) > 1:
                 joined[max(groups)] = min(groups)
     return [replace(clip, group=whole(clip.group)) for clip in clips]
-
-
-def _group_of_original(original: Path, group_of: dict[Path, str]) -> str:
-    """The group of a recording, or if it is not in the data a name for it that is the same on every machine."""
-    original = original.resolve()
-    return group_of.get(original) or "/".join(original.parts[-2:])
 
 
 def _with_splits(clips: list[Clip]) -> list[Clip]:
