@@ -19,6 +19,7 @@ SAMPLE_RATES_HZ = (4_000, 768_000)
 MAX_CHANNELS = 64
 MAX_SAMPLE = 1e6  # full scale is 1; beyond this a file is broken, and its power would overflow
 MAX_OVERSHOOT = 2.0  # cut off, more than this would make noise of a voice
+CANCELLED = 0.01  # of the channels' power left in their mean; unrelated ones leave 1 / MAX_CHANNELS or more
 FORMATS = "WAV, AIFF, FLAC, MP3, OGG, Opus, M4A, AAC, WebM, MP4 or MOV"
 
 # Only formats that carry their own sound: a playlist could make FFmpeg open other files or hosts.
@@ -44,6 +45,8 @@ class SourceInfo:
     n_packets: int = 0
     n_damaged: int = 0
     breaks_off: bool = False
+    channel_energy: float = 0.0  # sum of squares over time, mean over the channels
+    mono_energy: float = 0.0  # the same of the channels' mean
 
     @property
     def is_cut_short(self) -> bool:
@@ -51,6 +54,11 @@ class SourceInfo:
         missing_seconds = self.promised_seconds - self.duration_seconds
         is_damaged = self.n_damaged > 1 + 0.01 * self.n_packets
         return self.breaks_off or is_damaged or missing_seconds > max(0.5, 0.05 * self.duration_seconds)
+
+    @property
+    def channels_cancel(self) -> bool:
+        """True if one channel is about the other upside down (a balanced or wrongly wired cable), so the mean is none."""
+        return self.mono_energy < CANCELLED * self.channel_energy
 
 
 def stream_audio(
@@ -147,7 +155,7 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
                 for frame in _decode_packet(packet, info):
                     n_frames += 1
                     _check_frame(path, frame)
-                    yield frame.sample_rate, _to_mono(frame)
+                    yield frame.sample_rate, _to_mono(_to_channels(frame), info)
         except av.FFmpegError:  # the container itself breaks off: what was decoded so far stands
             info.breaks_off = True
         if n_frames == 0:
@@ -214,16 +222,24 @@ def _check_frame(path: Path, frame: av.AudioFrame) -> None:
         raise AudioError(f"{path.name} has samples of an unusual kind ({frame.format.name}); save it as 16-bit WAV.")
 
 
-def _to_mono(frame: av.AudioFrame) -> np.ndarray:
-    """Average the channels; integer formats become float with full scale at 1."""
+def _to_channels(frame: av.AudioFrame) -> np.ndarray:
+    """Samples (channels, n); integer formats become float with full scale at 1."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    mono = samples[0] if len(samples) == 1 else samples.mean(axis=0, dtype=np.float64)
     if samples.dtype == np.uint8:
-        mono = (mono - 128.0) / 128.0
-    elif samples.dtype.kind == "i":
-        mono = mono / float(1 << (8 * samples.dtype.itemsize - 1))
+        return (samples - 128.0) / 128.0
+    if samples.dtype.kind == "i":
+        return samples / float(1 << (8 * samples.dtype.itemsize - 1))
+    return samples
+
+
+def _to_mono(channels: np.ndarray, info: SourceInfo) -> np.ndarray:
+    """The mean (n,) of channels (channels, n), as float32; `info` learns how much of them it keeps."""
+    mono = channels[0] if len(channels) == 1 else channels.mean(axis=0, dtype=np.float64)
+    if len(channels) > 1:
+        info.channel_energy += float(np.square(channels, dtype=np.float64).mean(axis=0).sum())
+        info.mono_energy += float(np.square(mono).sum())
     return mono.astype(np.float32)
 
 

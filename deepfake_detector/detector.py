@@ -180,7 +180,9 @@ class Detector:
         notes = []
         if info.is_cut_short:
             notes.append(f"The file is damaged or cut short; only {info.duration_seconds:.1f} seconds could be read.")
-        if score is None:
+        if info.channels_cancel:
+            notes.append("Its channels cancel each other out when mixed: save one of them alone and check that.")
+        elif score is None:
             notes.append("No voice to judge: record at least a short spoken sentence.")
         elif speech_seconds < 2.0:
             notes.append(f"Only {speech_seconds:.1f} seconds of speech: a longer recording gives a surer answer.")

@@ -168,6 +168,16 @@ def test_no_voice_is_no_number(detector: Detector, tmp_path: Path, kind: str) ->
     assert any("No voice" in note for note in verdict.notes)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT"])
+def test_channels_that_cancel_are_told(detector: Detector, tmp_path: Path, voice: np.ndarray, subtype: str) -> None:
+    rng = np.random.default_rng(0)
+    others = {"cancelled": -0.95 * voice, "silent": 0 * voice, "unrelated": 0.1 * rng.standard_normal(len(voice))}
+    for name, other in others.items():
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([voice, other], axis=1), 16_000, subtype=subtype)
+        told = any("cancel each other" in note for note in detector.predict(tmp_path / f"{name}.wav").notes)
+        assert told == (name == "cancelled")
+
+
 def break_checkpoint(folder: Path, fault: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     weights = folder / "model.safetensors"
