@@ -35,7 +35,7 @@ from gradio.data_classes import FileData
 
 from deepfake_detector import AudioError, CheckpointError, Detector, Verdict
 from deepfake_detector.audio import BLOCK_SECONDS, stream_audio, within_full_scale
-from deepfake_detector.detector import BUNDLED, STRETCH_WINDOWS, Reason
+from deepfake_detector.detector import BUNDLED, STRETCH_WINDOWS, Reason, percent
 from deepfake_detector.plots import COLOURS, clock, draw_inspection, timeline_cells
 from deepfake_detector.resynthesis import griffin_lim_copy
 
@@ -58,6 +58,7 @@ DELETED = "This clip has been deleted by now, as every clip is within the hour; 
 BROKEN_OFF = 'The page had too much to do, or something went wrong. Press "Check this voice" to try again.'
 KEEP_SECONDS, SWEEP_SECONDS = 3_000, 300  # how long a visitor's clip stays, and how often it is looked at
 ABANDONED_SECONDS = 3_600
+MARK = "made-by-voice-check"  # a file in every page's folder, so that no other folder of such a name is deleted
 COPY_SECONDS = 30.0
 LONG_SECONDS = 60.0  # of a recording whose checking is watched
 MIN_PARTS = 1.5  # windows in a recording, below which a window is no part of it but nearly all
@@ -108,7 +109,14 @@ LAUNCH = dict(
 
 
 # On a phone the answer, and how far it is, lies below the fold; where it is in sight already, nothing moves.
-SHOW_ANSWER = "() => document.querySelector('#verdict').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+SHOW_ANSWER = """(clip) => {
+  const behavior = matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth';
+  if (clip) document.querySelector('#verdict').scrollIntoView({block: 'nearest', behavior});
+}"""
+
+
+class Dropped(Exception):
+    """The visitor has another clip by now, or has left."""
 
 
 def unconverted(player: gr.Audio) -> gr.Audio:
@@ -127,7 +135,13 @@ def unconverted(player: gr.Audio) -> gr.Audio:
 def load_detector() -> Detector:
     """On the CPU, which answers in a moment; where the card has to be asked for, on the card."""
     device = "cuda" if spaces and torch.cuda.is_available() else "cpu"
-    return Detector.from_pretrained(os.environ.get("DETECTOR_MODEL") or BUNDLED, device)
+    model = os.environ.get("DETECTOR_MODEL") or BUNDLED
+    detector = Detector.from_pretrained(model, device)
+    if model != BUNDLED and Path(model).is_dir():
+        detector.name = "/".join(
+            Path(model).resolve().parts[-2:]
+        )  # visitors see it, and need not see whose folder it is
+    return detector
 
 
 def on_gpu(function):
@@ -136,15 +150,29 @@ def on_gpu(function):
 
 
 def build_page(detector: Detector) -> gr.Blocks:
+    clip_of: dict[str, str | None] = {}  # visitor -> what is in the player now
+
+    def clip_changed(path: str | None, visitor: str | None) -> tuple[dict, None]:
+        if visitor:
+            clip_of[visitor] = path
+        return nothing_shown()
+
+    def visitor_left(request: gr.Request) -> None:
+        clip_of.pop(request.session_hash, None)
+
     @on_gpu
     def judge(
         path: str | None,
         heat_map: bool,
+        visitor: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio looks for it here
     ) -> tuple[str, dict, dict | None]:
         """Judge a recording: verdict (HTML), picture, and every figure as JSON."""
+        has_player = visitor in clip_of  # who asks by a program has none
 
         def tell(heard_seconds: float, expected_seconds: float) -> None:
+            if has_player and clip_of.get(visitor) != path:
+                raise Dropped
             if expected_seconds > LONG_SECONDS:
                 done = min(heard_seconds / expected_seconds, 1)
                 progress(done, desc=f"Listened to {clock(heard_seconds, expected_seconds)}")
@@ -157,6 +185,8 @@ def build_page(detector: Detector) -> gr.Blocks:
             inspection = detector.inspect(path, heat_map, tell)
         except AudioError as error:
             return message_card(str(error)), *nothing_shown()
+        except Dropped:
+            return gr.skip(), gr.skip(), gr.skip()
         verdict, picture = inspection.verdict, draw_inspection(inspection, detector.model.config)
         shown = gr.update(visible=True, value=picture, alt_text=description(verdict))
         return verdict_card(verdict, inspection.reason), shown, verdict.to_dict()
@@ -182,6 +212,9 @@ def build_page(detector: Detector) -> gr.Blocks:
         return path, (rate, np.round(griffin_lim_copy(samples, rate).clip(-1, 1) * 32767).astype(np.int16))
 
     with gr.Blocks(title="Is this voice real?", analytics_enabled=False) as page:
+        visitor = gr.State()
+        page.load(session_of, None, visitor, queue=False, api_visibility="private")
+        page.unload(visitor_left)
         gr.Markdown(INTRO)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
@@ -218,15 +251,20 @@ def build_page(detector: Detector) -> gr.Blocks:
             figures = gr.JSON(label="Verdict", elem_id="figures")
         gr.Markdown(LIMITS.format(record=track_record(detector)))
         clip.change(  # a new clip: no picture of the one before beside it, unless that is being judged until now
-            nothing_shown, None, [picture, figures], queue=False, show_progress="hidden", api_visibility="private"
+            clip_changed,
+            [clip, visitor],
+            [picture, figures],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
         )
         asked = [clip.change, check.click, heat_map.change]
-        gr.on(asked, None, js=SHOW_ANSWER)
+        gr.on(asked, None, clip, js=SHOW_ANSWER)
         judging = gr.on(  # two at a time, so that a long recording leaves room for others
-            asked, judge, [clip, heat_map], [card, picture, figures],
+            asked, judge, [clip, heat_map, visitor], [card, picture, figures],
             api_name="judge", trigger_mode="always_last", show_progress_on=card, concurrency_limit=2,
         )  # fmt: skip
-        judging.then(None, js=SHOW_ANSWER)
+        judging.then(None, clip, js=SHOW_ANSWER)
         judging.failure(  # no answer for another clip beside this one
             lambda: (message_card(BROKEN_OFF), *nothing_shown()), None, [card, picture, figures], queue=False,
             api_visibility="private",
@@ -240,6 +278,10 @@ def build_page(detector: Detector) -> gr.Blocks:
         for chosen in (clip.upload, clip.stop_recording, examples.load_input_event.then):
             chosen(lambda: own_again(None)[1:], None, [own, back], api_visibility="private")
     return page.queue(default_concurrency_limit=1, max_size=32)
+
+
+def session_of(request: gr.Request) -> str:
+    return request.session_hash
 
 
 def nothing_shown() -> tuple[dict, None]:
@@ -282,12 +324,6 @@ def verdict_card(verdict: Verdict, reason: Reason | None = None) -> str:
         body += f"<div class='ends'><span>person</span>{middle}<span>machine</span></div>"
     body += "".join(f"<p>{escape(note)}</p>" for note in verdict.notes)
     return _card(body, COLOURS[verdict.label])
-
-
-def percent(probability: float) -> str:
-    """In whole per cent, but never quite sure."""
-    rounded = round(100 * probability)
-    return "over 99 %" if rounded >= 100 else "under 1 %" if rounded <= 0 else f"{rounded} %"
 
 
 def zones(verdict: Verdict) -> str:
@@ -381,7 +417,7 @@ def _card(body: str, colour: str) -> str:
 
 
 def sweep(folder: Path, keep: set[Path], keep_seconds: float) -> None:
-    """Delete a folder's files that are older, but for those to keep, and mark the folder as in use.
+    """Delete a folder's files that are older, but for those to keep; mark these and the folder as in use.
 
     Gradio's own `delete_cache` forgets broken-off uploads, deletes examples, and stops for good if a visitor comes meanwhile.
     """
@@ -389,7 +425,9 @@ def sweep(folder: Path, keep: set[Path], keep_seconds: float) -> None:
         with suppress(OSError):  # gone meanwhile, or in use on Windows: another time
             if file.stat().st_ctime < time.time() - keep_seconds:
                 file.unlink()
-    os.utime(folder)
+                file.parent.rmdir()  # Gradio makes one a clip; another file in it is a reason to stay
+    for used in (folder, *keep):  # what cleans a machine's temporary files goes by their age
+        os.utime(used)
 
 
 def keep_sweeping(folder: Path, keep: set[Path]) -> None:
@@ -403,7 +441,7 @@ def remove_abandoned(parent: Path) -> None:
     """Delete what pages that were killed have left: folders that nobody has marked as in use for an hour."""
     for folder in parent.glob("voice-check-*"):
         with suppress(OSError):
-            if folder.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+            if (folder / MARK).is_file() and folder.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)  # another user's stays
 
 
@@ -412,6 +450,7 @@ if __name__ == "__main__":
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:  # as by nohup
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     uploads = Path(UPLOADS.name)
+    (uploads / MARK).touch()
     remove_abandoned(uploads.parent)
     try:
         page = build_page(load_detector())

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from tqdm import tqdm
 
 from .audio import AudioError
-from .detector import BUNDLED, Detector
+from .detector import BUNDLED, Detector, percent
 from .model import CheckpointError
 
 EXIT_OK, EXIT_UNREADABLE = 0, 2
@@ -78,8 +78,8 @@ def write_csv(verdicts: Iterable[dict]) -> None:
 def write_table(verdicts: Iterable[dict]) -> None:
     for verdict in verdicts:
         probability = verdict["spoof_probability"]
-        chance = "" if probability is None else f"p(fake) {100 * probability:.0f} %"
-        line = f"{verdict['label']:<11}{chance:>14}{verdict['duration_seconds']:>9.1f} s   {verdict['file']}"
+        chance = "" if probability is None else f"p(fake) {percent(probability)}"
+        line = f"{verdict['label']:<11}{chance:>18}{verdict['duration_seconds']:>9.1f} s   {verdict['file']}"
         tqdm.write(line, file=sys.stdout)  # keeps clear of the progress bar
         sys.stdout.flush()
 

@@ -42,6 +42,7 @@ class SourceInfo:
     duration_seconds: float = 0.0
     promised_seconds: float = 0.0  # by the header; 0 if it does not say
     expected_seconds: float = 0.0  # the same, or an estimate from the size of the file
+    n_tracks: int = 1
     n_packets: int = 0
     n_damaged: int = 0
     breaks_off: bool = False
@@ -143,7 +144,7 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
     with container:
         if not container.streams.audio:
             raise AudioError(f"{path.name} has no sound track; choose a file with sound.")
-        stream = container.streams.audio[0]
+        stream, info.n_tracks = container.streams.audio[0], len(container.streams.audio)
         info.promised_seconds = _promised_seconds(container, stream)
         _check_length(path, info.promised_seconds)
         info.expected_seconds = info.promised_seconds or (container.duration or 0) / av.time_base
@@ -199,8 +200,9 @@ def _is_cut_wav(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(8)
     declared = int.from_bytes(head[4:8], "little")
-    # A missing pad byte is no cut, and programs that write to a pipe cannot know the size and put a huge number there.
-    return head[:4] == b"RIFF" and path.stat().st_size + 1 < declared + 8 < 0x7FFF_0000
+    # A missing pad byte is no cut, nor are the 8 bytes before the size, which some programs count too; and programs that
+    # write to a pipe cannot know the size and put a huge number there.
+    return head[:4] == b"RIFF" and path.stat().st_size + 1 < declared < 0x7FFF_0000
 
 
 def _decode_packet(packet: av.Packet, info: SourceInfo) -> list[av.AudioFrame]:

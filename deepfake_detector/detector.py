@@ -180,6 +180,8 @@ class Detector:
         notes = []
         if info.is_cut_short:
             notes.append(f"The file is damaged or cut short; only {info.duration_seconds:.1f} seconds could be read.")
+        if info.n_tracks > 1:
+            notes.append(f"The file has {info.n_tracks} sound tracks; only the first one was judged.")
         if info.channels_cancel:
             notes.append("Its channels cancel each other out when mixed: save one of them alone and check that.")
         elif score is None:
@@ -256,6 +258,12 @@ def pool_windows(scores: np.ndarray) -> float:
         return mean
     stretch = np.convolve(scores, np.full(STRETCH_WINDOWS, 1 / STRETCH_WINDOWS), mode="valid").max()
     return max(mean, float(stretch) - SEARCH_PENALTY * float(np.log(len(scores) / STRETCH_WINDOWS)))
+
+
+def percent(probability: float) -> str:
+    """In whole per cent, but never quite sure."""
+    rounded = round(100 * probability)
+    return "over 99 %" if rounded >= 100 else "under 1 %" if rounded <= 0 else f"{rounded} %"
 
 
 def label_of(probability: float | None, real_below: float, fake_above: float) -> str:

@@ -11,6 +11,7 @@ FRAME_SAMPLES = 512
 FRAME_SECONDS = FRAME_SAMPLES / VAD_RATE_HZ
 CHUNK_FRAMES = 256  # 8.2 s a call; the network's memory restarts with each chunk
 SPEECH_PROBABILITY = 0.5
+QUIET_PEAK = 0.05  # below it Silero starts to miss voices: a far microphone, or a recorder turned down
 
 
 class SpeechDetector:
@@ -38,6 +39,7 @@ class SpeechTrack:
         self._chunk_samples = round(CHUNK_FRAMES * FRAME_SECONDS * sample_rate)
         self._pending = np.zeros(0, np.float32)
         self._frames: list[np.ndarray] = []
+        self._peak = 0.0  # so far, so that the faint pauses of a loud recording stay faint
 
     def feed(self, block: np.ndarray) -> None:
         self._pending = np.concatenate((self._pending, block))
@@ -53,4 +55,6 @@ class SpeechTrack:
         return np.concatenate(self._frames) if self._frames else np.zeros(0, bool)
 
     def _judge(self, samples: np.ndarray) -> None:
-        self._frames.append(self._detector.frames(samples, self._sample_rate))
+        self._peak = max(self._peak, float(np.abs(samples).max()))
+        gain = 1 / self._peak if 0 < self._peak < QUIET_PEAK else 1.0
+        self._frames.append(self._detector.frames(samples * np.float32(gain), self._sample_rate))

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from deepfake_detector import Detector
+from deepfake_detector.__main__ import write_table
 
 from .conftest import ROOT, VOICE
 
@@ -56,6 +58,12 @@ def test_table_is_for_people(checkpoint: Path) -> None:
     done = run(VOICE, "--model", checkpoint)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
     assert "p(fake)" in done.stdout and "%" in done.stdout and VOICE.name in done.stdout
+
+
+def test_the_table_is_never_quite_sure(capsys: pytest.CaptureFixture) -> None:
+    rows = [{"label": "fake", "spoof_probability": p, "duration_seconds": 4.0, "file": "a.wav"} for p in (0.999, 0.42)]
+    write_table(rows)
+    assert "p(fake) over 99 %" in (told := capsys.readouterr().out) and "p(fake) 42 %" in told
 
 
 def test_silence_has_no_number_and_notes_are_told(checkpoint: Path, tmp_path: Path, voice: np.ndarray) -> None:

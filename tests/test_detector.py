@@ -220,6 +220,17 @@ def test_a_voice_far_beyond_full_scale_is_judged_as_any(detector: Detector, voic
     assert loud.spoof_probability == pytest.approx(usual.spoof_probability, abs=1e-3)
 
 
+@pytest.mark.parametrize("peak_db", [-50, -65])
+def test_a_quiet_voice_is_heard(detector: Detector, voice: np.ndarray, tmp_path: Path, peak_db: float) -> None:
+    quiet = voice / np.abs(voice).max() * 10 ** (peak_db / 20)
+    soundfile.write(tmp_path / "quiet.wav", quiet, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "whisper.wav", np.concatenate((voice, quiet)), 16_000, subtype="FLOAT")
+    as_usual = detector.predict(VOICE).speech_seconds
+    assert detector.predict(tmp_path / "quiet.wav").speech_seconds == pytest.approx(as_usual, abs=0.3)
+    # Beside a loud voice it is what a pause holds.
+    assert detector.predict(tmp_path / "whisper.wav").speech_seconds < 1.6 * as_usual
+
+
 def test_silent_stretches_are_not_judged(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
     samples = np.concatenate((voice, np.zeros(5 * 16_000, np.float32)))
     soundfile.write(tmp_path / "pause.wav", samples, 16_000)

@@ -6,6 +6,7 @@ import shutil
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -131,6 +132,24 @@ def test_truncated_files_are_judged_on_what_is_there(detector: Detector, voice: 
         assert 1.0 < verdict.duration_seconds < len(voice) / 16_000 - 1
         assert any("cut short" in note for note in verdict.notes)
         assert not detector.predict(tmp_path / name).notes
+
+
+def test_a_size_that_counts_the_whole_file_is_no_cut(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "size.wav", voice, 16_000)
+    whole = (tmp_path / "size.wav").read_bytes()
+    (tmp_path / "size.wav").write_bytes(whole[:4] + struct.pack("<I", len(whole)) + whole[8:])
+    assert not detector.predict(tmp_path / "size.wav").notes
+
+
+def test_a_second_sound_track_is_told(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "screen.mkv"), "w") as film:
+        tracks = [film.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+        for track, samples in zip(tracks, (voice, 0 * voice), strict=True):
+            frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            film.mux([*track.encode(frame), *track.encode(None)])
+    verdict = detector.predict(tmp_path / "screen.mkv")
+    assert verdict.score is not None and any("2 sound tracks; only the first" in note for note in verdict.notes)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])

@@ -21,7 +21,7 @@ import soxr
 from gradio_client import Client, handle_file
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app import EXAMPLES, HEADLINES, UPLOADS, build_page, copy_shown, remove_abandoned, sweep
+from app import EXAMPLES, HEADLINES, MARK, UPLOADS, build_page, copy_shown, remove_abandoned, sweep
 from deepfake_detector import Detector
 
 from .conftest import ROOT, VOICE, add_video, encode
@@ -232,22 +232,51 @@ def test_visitors_clips_are_swept_and_examples_stay(page_of_the_bundled: gr.Bloc
     (player,) = (block for block in page_of_the_bundled.blocks.values() if isinstance(block, gr.Audio))
     examples = {Path(path) for path in player.temp_files}
     assert len(examples) == len(EXAMPLES) and examples <= set(Path(UPLOADS.name).rglob("*"))
-    kept, theirs = (Path(shutil.copy(VOICE, tmp_path / name)) for name in ("example.flac", "theirs.flac"))
+    (tmp_path / "visit").mkdir()
+    kept, theirs = (Path(shutil.copy(VOICE, tmp_path / name)) for name in ("example.flac", "visit/theirs.flac"))
+    os.utime(kept, (0, 0))
     sweep(tmp_path, {kept}, keep_seconds=60)
-    assert theirs.exists()
+    assert theirs.exists() and kept.stat().st_mtime > time.time() - 60  # by which a machine's cleaner goes
     sweep(tmp_path, {kept}, keep_seconds=0)
-    assert kept.exists() and not theirs.exists()
+    assert kept.exists() and not theirs.parent.exists()
+
+
+def test_a_long_clip_gives_way_to_the_next(page: Page, tmp_path: Path, voice: np.ndarray) -> None:
+    soundfile.write(tmp_path / "long.flac", np.tile(voice, 20 * 60 * 16_000 // len(voice)), 16_000)
+    page.get_by_role("button", name="All figures").click()
+    upload(page, tmp_path / "long.flac")
+    expect(page.locator("#verdict")).to_contain_text("Listened to", timeout=ANSWER_MS)
+    page.get_by_role("button", name="A simple robot voice").click()
+    figures = page.locator("#figures")
+    expect(figures).to_contain_text("duration_seconds", timeout=2 * ANSWER_MS)
+    assert "espeak_woman.flac" in figures.inner_text()  # the first answer that comes is not that of the long clip
+
+
+@pytest.mark.parametrize("page", [(390, 660)], indirect=True)
+def test_a_cleared_player_stays_in_sight(page: Page) -> None:
+    page.get_by_role("button", name="A simple robot voice").click()
+    expect(page.locator("#verdict .gauge")).to_be_in_viewport(timeout=ANSWER_MS)
+    clear = page.locator("#clip").get_by_role("button", name="Clear")
+    clear.scroll_into_view_if_needed()
+    clear.click()
+    expect(page.locator("#verdict")).to_contain_text("No clip yet", timeout=ANSWER_MS)
+    page.wait_for_timeout(1_500)
+    expect(page.locator("#clip")).to_be_in_viewport(ratio=0.5)
 
 
 def test_folders_of_pages_that_were_killed_are_removed(tmp_path: Path) -> None:
-    in_use, abandoned, another = (tmp_path / name for name in ("voice-check-a", "voice-check-b", "notes"))
-    for folder in (in_use, abandoned, another):
+    in_use, abandoned, another, theirs = folders = [
+        tmp_path / name for name in ("voice-check-a", "voice-check-b", "notes", "voice-check-recordings")
+    ]
+    for folder in folders:
         folder.mkdir()
         (folder / "clip.wav").write_bytes(b"")
-    for folder in (abandoned, another):
-        os.utime(folder, (0, 0))
+        if folder != theirs:
+            (folder / MARK).touch()
+        if folder != in_use:
+            os.utime(folder, (0, 0))
     remove_abandoned(tmp_path)
-    assert in_use.is_dir() and another.is_dir() and not abandoned.exists()
+    assert in_use.is_dir() and another.is_dir() and theirs.is_dir() and not abandoned.exists()
 
 
 def test_a_copy_that_comes_too_late_is_dropped() -> None:
