@@ -20,6 +20,7 @@ The mean of the weights of checkpoints of which one was trained on from the othe
 import argparse
 import importlib.util
 import json
+import os
 import re
 import shlex
 import sys
@@ -107,6 +108,8 @@ AUGMENT = AugmentConfig(
     room=0.4,
     noise=0.35,
     noise_snr_db=(8.0, 40.0),
+    low_cut=0.25,
+    hum=0.25,
     clip=0.05,
     low_pass=0.25,
     raw_boost=0.15,
@@ -123,6 +126,8 @@ FIRST_AUGMENT = AugmentConfig(
     room=0.0,
     noise=1.0,  # every copy must look different, and the picture hides a change of level
     noise_snr_db=(8.0, 40.0),
+    low_cut=0.0,
+    hum=0.0,
     clip=0.0,
     low_pass=0.0,
     raw_boost=0.0,
@@ -213,6 +218,11 @@ def main(arguments: list[str] | None = None) -> str | None:
 
 
 def run(args: argparse.Namespace) -> None:
+    for job, wanted in (("--evaluate", args.evaluate), ("--average", args.average)):
+        if (
+            wanted and int(os.environ.get("WORLD_SIZE", "1")) > 1
+        ):  # as torchrun sets it; each would write the same files
+            raise TrainingError(f"{job} works in one process; start it without torchrun.")
     if args.evaluate:
         evaluate(args)
         return
@@ -327,12 +337,12 @@ def evaluate(args: argparse.Namespace) -> None:
     detector = Detector.from_pretrained(args.evaluate, chosen_device(args.device))
     clips = of_split(sound_clips(args, detector.model.config.sample_rate, split=args.split), args.split)
     scores = score_clips(detector, clips)
+    write_whole(args.output / "scores.csv", scores_csv(scores))
     figures = {"checkpoint": args.evaluate, "split": args.split, **report(detector.model, scores)}
     if is_asvspoof(scores):
         figures["min_tdcf"], reason = tandem_cost(scores)
         print(reason or f"min t-DCF {figures['min_tdcf']:.4f} (legacy cost model of 2019)")
     figures["data"] = summarise(clips)
-    write_whole(args.output / "scores.csv", scores_csv(scores))
     (args.output / "scores.txt").unlink(missing_ok=True)  # of an evaluation before
     if args.asvspoof_scores:
         write_whole(args.output / "scores.txt", asvspoof_scores(scores))
@@ -430,11 +440,12 @@ def write_first_results(figures: dict, output: Path) -> None:
 
 
 def announce_shared(clips: list[Clip]) -> None:
-    """Say what the splits share, because the dev figures flatter by it."""
+    """Say what train and dev share, because the dev figures flatter by it."""
+    clips = [clip for clip in clips if clip.split in ("train", "dev")]
     for what, shared in (("speakers or recordings", torn_groups(clips)), ("systems", torn_systems(clips))):
         if shared:
             some = ", ".join(shared[:5]) + ", ..." * (len(shared) > 5)
-            print(f"{len(shared)} {what} are in more than one split, so dev figures flatter: {some}")
+            print(f"{len(shared)} {what} are in train and dev, so dev figures flatter: {some}")
 
 
 def announce(published: SetSize, size: SetSize) -> None:

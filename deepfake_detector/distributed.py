@@ -59,7 +59,8 @@ def spare_cores() -> int:
 
     One for this process, which keeps a GPU busy, and one for the thread that hands it the batches.
     """
-    n_cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    may_use = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = may_use // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(n_cores, max(4, n_cores - 2)))
 
 

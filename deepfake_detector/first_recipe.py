@@ -201,7 +201,8 @@ class PictureRun:
     def _step(self, pictures: torch.Tensor, label: torch.Tensor, is_training: bool) -> Step:
         """What the network says of a batch; one step of the optimiser if it is for training."""
         pictures = pictures.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_bfloat16):
+        # Figures are those of float32, in which the checkpoint will be used.
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_bfloat16 and is_training):
             logits = self.model.network(pictures).float()
         loss = nn.functional.cross_entropy(logits, label.to(self.device))
         if not torch.isfinite(loss):

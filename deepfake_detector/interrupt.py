@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch.distributed
+
 
 def ignore_signals(worker: int) -> None:
     """Ctrl-C in a terminal and a cluster's SIGTERM reach every process; only the first decides when to stop."""
@@ -20,12 +22,16 @@ class Stop:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Ctrl-C or SIGTERM sets a flag that is looked at between steps; a second one breaks off at once."""
+    """Ctrl-C or SIGTERM sets a flag that is looked at between steps; a second one breaks off at once.
+
+    But not under torchrun, which passes on what a cluster has sent to every process anyway, and kills those that linger.
+    """
     stop, previous = Stop(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number, frame) -> None:
         stop.is_set = True
-        signal.signal(number, previous[number])
+        if not torch.distributed.is_torchelastic_launched():
+            signal.signal(number, previous[number])
 
     for number in previous:
         signal.signal(number, on_signal)

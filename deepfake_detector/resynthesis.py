@@ -14,12 +14,18 @@ MIN_DISTANCE_FRAMES = 12  # some 0.1 s, so that a frame does not take its neighb
 
 
 def griffin_lim_copy(
-    samples: np.ndarray, sample_rate: int, n_mels: int = 80, n_iterations: int = 32, own_phase: bool = False
+    samples: np.ndarray,
+    sample_rate: int,
+    n_mels: int = 80,
+    n_iterations: int = 32,
+    own_phase: bool = False,
+    seed: int = 0,
 ) -> np.ndarray:
     """Recording (samples,) -> mel-spectrogram -> waveform (samples,) by fast Griffin-Lim (Perraudin et al. 2013).
 
     The mel step blurs fine frequency detail and the phase is invented: the two losses that neural vocoders share.
-    With `own_phase` it starts from the recording's instead, as the best of them come close to it. The level is kept.
+    With `own_phase` it starts from the recording's instead, as the best of them come close to it. The level is kept. The
+    invented phase shows in the copy, so copies to learn from need a `seed` each.
     """
     bank, inverse = _mel_basis(sample_rate, n_mels)
     window = torch.hann_window(N_FFT)
@@ -33,7 +39,7 @@ def griffin_lim_copy(
 
     original = analyse(waveform)
     magnitude = (inverse @ (bank @ original.abs())).clamp_min(0)
-    angle = torch.sgn(original) if own_phase else _invented_phase(magnitude, seed=len(samples))
+    angle = torch.sgn(original) if own_phase else _invented_phase(magnitude, seed)
     previous = torch.zeros_like(angle)
     for _ in range(n_iterations):
         rebuilt = analyse(synthesise(magnitude * angle))
@@ -134,6 +140,6 @@ def _at_level_of(copy: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 
 def _invented_phase(magnitude: torch.Tensor, seed: int) -> torch.Tensor:
-    """Complex numbers of length 1 in the shape of the magnitude; seeded, so that a recording always gives the same copy."""
+    """Random complex numbers of length 1 in the shape of the magnitude."""
     phase = 2 * torch.pi * torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed))
     return torch.polar(torch.ones_like(phase), phase)

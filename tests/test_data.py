@@ -19,7 +19,13 @@ from torch.utils.data import DataLoader
 from deepfake_detector.data import augment as steps
 from deepfake_detector.data.asvspoof import PROTOCOL_FOLDER, PROTOCOLS
 from deepfake_detector.data.augment import AugmentConfig, Noises, augment
-from deepfake_detector.data.dataset import BalancedBatches, TrainingWindows, random_copy, random_window
+from deepfake_detector.data.dataset import (
+    MAX_LEAD_SAMPLES,
+    BalancedBatches,
+    TrainingWindows,
+    random_copy,
+    random_window,
+)
 from deepfake_detector.data.manifest import (
     Clip,
     DataError,
@@ -38,7 +44,8 @@ from deepfake_detector.resynthesis import filtered_copy, griffin_lim_copy, splic
 from .conftest import ROOT, tone
 
 CHANCES = (
-    "speed", "equaliser", "room", "noise", "clip", "low_pass", "raw_boost", "microphone", "silence", "time_cut", "codec",
+    "speed", "equaliser", "room", "noise", "low_cut", "hum", "clip", "low_pass", "raw_boost", "microphone", "silence",
+    "time_cut", "codec",
 )  # fmt: skip
 ALWAYS = AugmentConfig(**dict.fromkeys(CHANCES, 1.0), noise_snr_db=(10, 20), gain_db=(-20, -1))
 NEVER = AugmentConfig(**dict.fromkeys(CHANCES, 0.0), noise_snr_db=(10, 20), gain_db=(-6, -6))
@@ -172,6 +179,27 @@ def test_a_copy_without_a_speaker_has_that_of_its_original(tmp_path: Path) -> No
     (tmp_path / "set.csv").write_text("\n".join(rows))
     told = {clip.path.name: (clip.group, clip.split) for clip in read_clips([tmp_path / "set.csv"])}
     assert all(told[f"r{i}.wav"] == told[f"c{i}.wav"] for i in range(40)) and len(set(told.values())) == 40
+
+
+def test_a_copy_in_another_voice_and_a_copy_of_a_copy_stay_with_their_recording(tmp_path: Path) -> None:
+    rows = ["path,label,speaker,original"]
+    for n in range(20):
+        rows += [f"r{n}.wav,real,s{n},", f"c{n}.wav,fake,t{n},r{n}.wav", f"d{n}.wav,fake,,c{n}.wav"]
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    clips = read_clips([tmp_path / "set.csv"])
+    groups = {n: {clip.group for clip in clips if clip.path.stem[1:] == str(n)} for n in range(20)}
+    assert all(len(group) == 1 for group in groups.values()) and len({clip.group for clip in clips}) == 20
+    assert {clip.split for clip in clips} == {"train", "dev"}
+
+
+def test_what_is_moved_for_one_class_does_not_rob_the_other(tmp_path: Path) -> None:
+    for n in range(40):  # of three groups, which fall anywhere
+        rows = [f"a.wav,real,a{n}", f"b.wav,real,b{n}", f"c.wav,fake,b{n}", f"d.wav,fake,c{n}"]
+        (tmp_path / "set.csv").write_text("\n".join(["path,label,group", *rows]))
+        clips = read_clips([tmp_path / "set.csv"])
+        assert {(clip.split, clip.label) for clip in clips} == {
+            (s, label) for s in ("train", "dev") for label in (0, 1)
+        }
 
 
 def test_groups_of_one_speaker_are_one(tmp_path: Path) -> None:
@@ -598,9 +626,41 @@ def test_copies_are_filtered_spliced_and_vocoded(voice: np.ndarray) -> None:
     samples, kinds = voice[8_000:16_000], Counter()
     for seed in range(24):
         rng = np.random.default_rng(seed)
-        rng.integers(3)  # the draw that chooses the kind
+        n_lead, _ = rng.integers(MAX_LEAD_SAMPLES), rng.integers(3)  # where its frames start, and the kind
+        led = np.pad(samples, (n_lead, 0), mode="reflect")
         copy, state = random_copy(samples, 16_000, np.random.default_rng(seed)), rng.bit_generator.state
         for make_copy in (filtered_copy, spliced_copy):
             rng.bit_generator.state = state
-            kinds[make_copy] += np.array_equal(copy, make_copy(samples, 16_000, rng))
+            kinds[make_copy] += np.array_equal(copy, make_copy(led, 16_000, rng)[n_lead:])
     assert kinds[filtered_copy] >= 3 and kinds[spliced_copy] >= 3 and kinds.total() < 21
+
+
+def test_vocoded_copies_have_no_phase_in_common() -> None:
+    rng, sums = np.random.default_rng(0), 0.0
+    n_copies = 60
+    for seed in range(n_copies):
+        copy = random_copy(rng.standard_normal(8_000).astype(np.float32), 16_000, np.random.default_rng(seed))
+        spectrum = librosa.stft(copy, n_fft=1024, hop_length=256)
+        sums = sums + spectrum / np.abs(spectrum)
+    # Of phases that have nothing in common the mean has a power of 1 / n; a template in some copies would add to it.
+    assert np.mean(np.abs(sums / n_copies) ** 2) == pytest.approx(1 / n_copies, rel=0.1)
+
+
+def test_low_cut_takes_deep_tones_away() -> None:
+    deep, high = tone(1.0, hz=30.0), tone(1.0, hz=2_000.0)
+    for seed in range(8):
+        cut = [steps.cut_lows(sound, 16_000, np.random.default_rng(seed)) for sound in (deep, high)]
+        assert np.std(cut[0]) < 0.85 * np.std(deep) and np.std(cut[1]) > 0.95 * np.std(high)
+
+
+def test_mains_hum_is_a_tone_and_its_overtones() -> None:
+    n_lines = set()
+    for seed in range(20):
+        hum = steps.mains_hum(160_000, 16_000, np.random.default_rng(seed))
+        power = np.abs(np.fft.rfft(hum * np.hanning(len(hum)))) ** 2
+        lines = np.flatnonzero(power > 1e-4 * power.max()) / 10  # Hz
+        bases = np.outer((50, 60), np.linspace(0.998, 1.002, 41)).ravel()
+        base = min(bases, key=lambda hz: np.abs(lines - hz * np.round(lines / hz)).max())
+        assert np.abs(lines - base * np.round(lines / base)).max() < 0.5  # Hz
+        n_lines.add(len(np.unique(np.round(lines / base))))
+    assert min(n_lines) == 1 and max(n_lines) > 5

@@ -13,8 +13,9 @@ from torch import nn
 
 from deepfake_detector import distributed
 from deepfake_detector.data.manifest import read_clips
+from deepfake_detector.interrupt import stop_on_signal
 from deepfake_detector.training import Run
-from train import RECIPES
+from train import RECIPES, main
 
 from .conftest import ROOT, TINY_FEATURES
 from .test_training import SETTINGS, assert_same_weights, wait
@@ -68,10 +69,40 @@ def test_what_cannot_start_is_said_once(data: Path, tmp_path: Path) -> None:
     assert process.returncode != 0 and errors.count("There is no run to resume") == 1
 
 
+def test_torchrun_may_pass_on_a_signal_that_has_come_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_off(number, frame) -> None:
+        raise InterruptedError
+
+    previous = signal.signal(signal.SIGTERM, broken_off)
+    try:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+        with stop_on_signal() as stop:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.is_set
+        monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        with pytest.raises(InterruptedError), stop_on_signal():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.parametrize("job", ["--evaluate", "--average"])
+def test_what_one_process_does_is_refused_to_two(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    checkpoints = ["one", "two"] if job == "--average" else ["one"]
+    said = main([job, *checkpoints, "--data", str(data), "--output", str(tmp_path / "out")])
+    assert said == f"{job} works in one process; start it without torchrun."
+
+
 @pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 1), (2, 1, 2), (16, 1, 14), (16, 4, 4), (2, 8, 1)])
 def test_processes_share_the_cores_between_their_workers(
     cores: int, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)  # not on macOS
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert distributed.spare_cores() == workers

@@ -44,7 +44,8 @@ def read_protocols(archive: Path, faults: list[str]) -> list[dict]:
 
 def asv_score_file(flac: Path, split: str) -> Path:
     """Where the archive that holds `flac` keeps the organisers' speaker-verification scores of a split."""
-    archive = flac.parents[2]  # as read_protocols has it; not resolved, for a part of the archive may be a link
+    # As read_protocols has it; not resolved, for a part of the archive may be a link.
+    archive = flac.absolute().parent.parent.parent
     return archive / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
 
 

@@ -27,6 +27,8 @@ CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundf
 FAST = {"aac": {"aac_coder": "fast"}, "libopus": {"compression_level": "3"}}  # FFmpeg encoders in half their time
 
 SPEEDS = (0.85, 1.18)  # some three semitones down and up
+LOW_CUT_HZ, LOW_CUT_ORDERS = (40.0, 300.0), 4  # a room's steps to a telephone's band
+MAINS_HZ, HUM_SNR_DB, MAX_OVERTONES = (50.0, 60.0), (10.0, 50.0), 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class AugmentConfig:
     room: float
     noise: float
     noise_snr_db: tuple[float, float]
+    low_cut: float
+    hum: float
     clip: float
     low_pass: float
     raw_boost: float
@@ -88,6 +92,10 @@ def augment(
         samples = reverberate(samples, _draw_room(sample_rate, noises, rng), rng)
     if rng.random() < config.noise:
         samples = add_noise(samples, _draw_noise(len(samples), noises, rng), rng.uniform(*config.noise_snr_db))
+    if rng.random() < config.low_cut:
+        samples = cut_lows(samples, sample_rate, rng)
+    if rng.random() < config.hum:
+        samples = add_noise(samples, mains_hum(len(samples), sample_rate, rng), rng.uniform(*HUM_SNR_DB))
     if rng.random() < config.raw_boost:
         samples = raw_boost(samples, rng)
     if rng.random() < config.microphone:
@@ -131,6 +139,26 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
     signal_power, noise_power = np.mean(samples**2), np.mean(noise**2)
     scale = np.sqrt(signal_power / max(float(noise_power), 1e-12) / 10 ** (snr_db / 10))
     return (samples + scale * noise).astype(np.float32)
+
+
+def cut_lows(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Damp the deep tones, as microphones do against wind and steps: a Butterworth response at a random corner."""
+    spectrum = _spectrum(samples)
+    ratio = np.linspace(0, sample_rate / 2, len(spectrum)) / rng.uniform(*LOW_CUT_HZ)
+    steep = ratio ** rng.integers(1, LOW_CUT_ORDERS + 1)
+    return _waveform(spectrum * steep / np.sqrt(1 + steep**2), len(samples)).astype(np.float32)
+
+
+def mains_hum(n_samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """What the mains adds to a badly shielded recording (n_samples,): 50 or 60 Hz alone, or with overtones of any strength.
+
+    Recordings of people often have it, machines' voices never; without it in training it would speak for a person.
+    """
+    numbers = np.arange(1, int(MAX_OVERTONES ** rng.random()) + 1)
+    strengths = rng.random(len(numbers)) / numbers ** rng.uniform(0, 2)
+    base_hz = rng.choice(MAINS_HZ) * rng.uniform(0.998, 1.002)
+    turns = base_hz * numbers[:, None] * np.arange(n_samples) / sample_rate + rng.random((len(numbers), 1))
+    return strengths @ np.sin(2 * np.pi * turns)
 
 
 def overdrive(samples: np.ndarray, drive: float) -> np.ndarray:

@@ -15,6 +15,8 @@ from .manifest import UNKNOWN, Clip, DataError
 
 Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a copy of it)
 
+MAX_LEAD_SAMPLES = 256  # a hop of the longest frames that copies are made in
+
 
 class TrainingWindows(Dataset):
     """Draws -> (waveform (crop_samples,), label). The same draw always gives the same item, in any process."""
@@ -40,7 +42,15 @@ class TrainingWindows(Dataset):
 
 
 def random_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """What a machine makes of a recording (samples,): as often filtered to another voice, spliced anew, or vocoded."""
+    """What a machine makes of a recording (samples,): as often filtered to another voice, spliced anew, or vocoded.
+
+    Its frames start anywhere, as a stranger's do: on the grid of the model's own frames every copy would look alike.
+    """
+    n_lead = int(rng.integers(MAX_LEAD_SAMPLES))
+    return _copy(np.pad(samples, (n_lead, 0), mode="reflect"), sample_rate, rng)[n_lead:]
+
+
+def _copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     kind = rng.integers(3)
     if kind == 0:
         return filtered_copy(samples, sample_rate, rng)
@@ -48,7 +58,7 @@ def random_copy(samples: np.ndarray, sample_rate: int, rng: np.random.Generator)
         return spliced_copy(samples, sample_rate, rng)
     own_phase, n_mels = bool(rng.integers(2)), int(rng.choice([60, 80, 100, 128]))
     n_iterations = int(rng.integers(1, 9) if own_phase else rng.integers(8, 33))
-    return griffin_lim_copy(samples, sample_rate, n_mels, n_iterations, own_phase)
+    return griffin_lim_copy(samples, sample_rate, n_mels, n_iterations, own_phase, seed=int(rng.integers(2**62)))
 
 
 def random_window(samples: np.ndarray, window_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -128,7 +138,7 @@ def _copies(clips: list[Clip]) -> dict[int, list[int]]:
     index_of = {clip.path.resolve(): i for i, clip in enumerate(clips) if clip.label == BONAFIDE}
     copies: dict[int, list[int]] = {}
     for i, clip in enumerate(clips):
-        if clip.original and clip.original.resolve() in index_of:
+        if clip.label == SPOOF and clip.original and clip.original.resolve() in index_of:
             copies.setdefault(index_of[clip.original.resolve()], []).append(i)
     return copies
 

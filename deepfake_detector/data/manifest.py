@@ -136,7 +136,7 @@ def _read_sources(sources: Iterable[str | Path]) -> tuple[list[Clip], list[str]]
             faults.append(str(error))
         except OSError as error:
             faults.append(_sentence(error))
-    clips = _with_splits(_with_speakers_together(_with_groups(clips)))
+    clips = _with_splits(_with_relatives_together(_with_groups(clips)))
     faults += _contradictions(clips)
     if not clips and not faults:
         raise DataError("No labelled clips were found.")
@@ -158,8 +158,9 @@ def _with_groups(clips: list[Clip]) -> list[Clip]:
     return [clip if clip.group else replace(clip, group=group_of_original(clip.original.resolve())) for clip in clips]
 
 
-def _with_speakers_together(clips: list[Clip]) -> list[Clip]:
-    """The clips, all groups in which one speaker is heard made one."""
+def _with_relatives_together(clips: list[Clip]) -> list[Clip]:
+    """The clips, all groups made one that hold the same speaker, or a recording and copies of it."""
+    originals = {clip.original.resolve() for clip in clips if clip.original}
     joined: dict[str, str] = {}  # a group -> another that it is part of
 
     def whole(group: str) -> str:
@@ -167,10 +168,13 @@ def _with_speakers_together(clips: list[Clip]) -> list[Clip]:
             group = joined[group]
         return group
 
-    first_group: dict[str, str] = {}
+    first_group: dict[str | Path, str] = {}  # of a speaker or a recording
     for clip in clips:
-        if clip.speaker:
-            groups = {whole(clip.group), whole(first_group.setdefault(clip.speaker, clip.group))}
+        relations = [clip.speaker] if clip.speaker else []
+        if originals:
+            relations += {file.resolve() for file in (clip.path, clip.original) if file} & originals
+        for relation in relations:
+            groups = {whole(clip.group), whole(first_group.setdefault(relation, clip.group))}
             if len(groups) > 1:
                 joined[max(groups)] = min(groups)
     return [replace(clip, group=whole(clip.group)) for clip in clips]
@@ -181,12 +185,18 @@ def _with_splits(clips: list[Clip]) -> list[Clip]:
     split_of = {clip.group: clip.split for clip in clips if clip.split}
     drawn = sorted({clip.group for clip in clips} - split_of.keys(), key=_place_of)
     split_of |= {group: "dev" if _place_of(group) < DEV_SHARE else "train" for group in drawn}
-    for label in (BONAFIDE, SPOOF):  # in a small set chance may leave a split without one of the classes
-        groups = {clip.group for clip in clips if clip.label == label}
+    groups_of = {label: {clip.group for clip in clips if clip.label == label} for label in (BONAFIDE, SPOOF)}
+
+    def n_held(moved: dict[str, str]) -> int:
+        """How many of the two classes the two splits hold, in all, if some groups are moved."""
+        places = split_of | moved
+        return sum(len({places[group] for group in groups} & {"train", "dev"}) for groups in groups_of.values())
+
+    for groups in groups_of.values():  # in a small set chance may leave a split without one of the classes
         movable = [group for group in drawn if group in groups]
-        for split, group in (("dev", movable[:1]), ("train", movable[-1:])):
+        for split, order in (("dev", movable), ("train", movable[::-1])):
             if len(movable) > 1 and split not in {split_of[name] for name in groups}:
-                split_of[group[0]] = split
+                split_of[max(order, key=lambda group: n_held({group: split}))] = split
     return [clip if clip.split else replace(clip, split=split_of[clip.group]) for clip in clips]
 
 
