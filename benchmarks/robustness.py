@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from scipy.signal import fftconvolve
+from scipy.signal import butter, fftconvolve, sosfilt
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -69,6 +69,9 @@ def treatments(noises: Noises | None) -> dict[str, Callable[[np.ndarray, np.rand
         "AAC 64 kbit/s": lambda x, _: coded(x, "aac", 44_100, 64_000),
         "G.711 8 kHz": lambda x, _: coded(x, "pcm_mulaw", 8_000, 64_000),
         "noise 20 dB": lambda x, rng: add_noise(x, some_noise(len(x), noises, rng), 20.0),
+        "white noise 20 dB": lambda x, rng: add_noise(x, rng.standard_normal(len(x)), 20.0),
+        "50 Hz hum 20 dB": lambda x, _: add_noise(x, np.sin(2 * np.pi * 50 / RATE_HZ * np.arange(len(x))), 20.0),
+        "nothing below 150 Hz": lambda x, _: sosfilt(butter(4, 150, "highpass", fs=RATE_HZ, output="sos"), x),
         "small room": lambda x, rng: fftconvolve(x, small_room(rng))[: len(x)],
         "listed room": lambda x, rng: reverberate(x, some_room(noises, rng), rng),
         "-20 dB gain": lambda x, _: x * np.float32(0.1),
