@@ -249,7 +249,7 @@ def pool_windows(scores: np.ndarray) -> float:
     `SEARCH_PENALTY` * log(number of separate stretches). A union bound over independent stretches would charge a factor
     of 1, but neighbours in one recording share voice and channel. By benchmarks/long_recordings.py, on dev, half of it
     calls 0 to 3 % of real recordings of 15 seconds to an hour fake (the plain mean 0 to 1 %) and finds a passage of 7.5
-    seconds in 70 % of those of a minute and 61 % of those of ten (the plain mean: never).
+    seconds in 69 % of those of a minute and 60 % of those of ten (the plain mean: never).
     """
     scores = np.asarray(scores, dtype=np.float64)
     assert scores.ndim == 1 and len(scores) > 0
