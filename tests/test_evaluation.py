@@ -221,7 +221,10 @@ def test_card_shows_every_figure(detector: Detector) -> None:
     assert "| A07 | 10 | 0.0 % |" in card and "95 % interval 0.0 % to 0.0 %" in card and "(figure.png)" in card
     assert f"{CORPUS}: 0.0 % of 20" in card and "{" not in card
     assert card.startswith("---\nlicense: mit\n") and "model-index:" in card
-    assert "rooms, invented noise, low cut, mains hum, RawBoost" in card and "supposes that 55 % of the recordings are real" in card
+    assert (
+        "rooms, invented noise, low cut, mains hum, RawBoost" in card
+        and "supposes that 55 % of the recordings are real" in card
+    )
     assert f"Real, clips of each corpus: {CORPUS} 15.\n\nFake, clips of each system: A07 10.\n" in card
     assert "20 real ones are of corpora and 10 fake ones by systems that training has too" in card
 
