@@ -138,9 +138,8 @@ def load_detector() -> Detector:
     model = os.environ.get("DETECTOR_MODEL") or BUNDLED
     detector = Detector.from_pretrained(model, device)
     if model != BUNDLED and Path(model).is_dir():
-        detector.name = "/".join(
-            Path(model).resolve().parts[-2:]
-        )  # visitors see it, and need not see whose folder it is
+        # Visitors see it, and need not see whose folder it is.
+        detector.name = "/".join(Path(model).resolve().parts[-2:])
     return detector
 
 
@@ -250,14 +249,10 @@ def build_page(detector: Detector) -> gr.Blocks:
         with gr.Accordion("All figures", open=False):
             figures = gr.JSON(label="Verdict", elem_id="figures")
         gr.Markdown(LIMITS.format(record=track_record(detector)))
-        clip.change(  # a new clip: no picture of the one before beside it, unless that is being judged until now
-            clip_changed,
-            [clip, visitor],
-            [picture, figures],
-            queue=False,
-            show_progress="hidden",
+        clip.change(  # a new clip: no picture of the one before beside it
+            clip_changed, [clip, visitor], [picture, figures], queue=False, show_progress="hidden",
             api_visibility="private",
-        )
+        )  # fmt: skip
         asked = [clip.change, check.click, heat_map.change]
         gr.on(asked, None, clip, js=SHOW_ANSWER)
         judging = gr.on(  # two at a time, so that a long recording leaves room for others

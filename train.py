@@ -219,9 +219,8 @@ def main(arguments: list[str] | None = None) -> str | None:
 
 def run(args: argparse.Namespace) -> None:
     for job, wanted in (("--evaluate", args.evaluate), ("--average", args.average)):
-        if (
-            wanted and int(os.environ.get("WORLD_SIZE", "1")) > 1
-        ):  # as torchrun sets it; each would write the same files
+        # As torchrun sets it; each process would write the same files.
+        if wanted and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise TrainingError(f"{job} works in one process; start it without torchrun.")
     if args.evaluate:
         evaluate(args)

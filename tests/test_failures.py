@@ -171,13 +171,14 @@ def test_truncated_mp3_and_m4a_do_not_crash(detector: Detector, voice: np.ndarra
         detector.predict(tmp_path / "cut.m4a")
 
 
-@pytest.mark.parametrize("kind", ["silence", "tone", "noise", "clicks"])
+@pytest.mark.parametrize("kind", ["silence", "tone", "noise", "faint noise", "clicks"])
 def test_no_voice_is_no_number(detector: Detector, tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(0)
     samples = {
         "silence": np.zeros(64_000, np.float32),
         "tone": tone(4.0),
         "noise": rng.standard_normal(64_000).astype(np.float32) * 0.1,
+        "faint noise": rng.standard_normal(64_000).astype(np.float32) * 1e-4,
         "clicks": (rng.random(64_000) > 0.9995).astype(np.float32),
     }[kind]
     soundfile.write(tmp_path / "quiet.wav", samples, 16_000)
