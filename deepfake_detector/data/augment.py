@@ -152,7 +152,8 @@ def cut_lows(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) ->
 def mains_hum(n_samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """What the mains adds to a badly shielded recording (n_samples,): 50 or 60 Hz alone, or with overtones of any strength.
 
-    Recordings of people often have it, machines' voices never; without it in training it would speak for a person.
+    Real recordings have it more often than synthetic ones, so a network that was not trained with it on both took it for a
+    sign of a person (benchmarks/results/ablation.md).
     """
     numbers = np.arange(1, int(MAX_OVERTONES ** rng.random()) + 1)
     strengths = rng.random(len(numbers)) / numbers ** rng.uniform(0, 2)
