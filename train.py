@@ -218,9 +218,10 @@ def main(arguments: list[str] | None = None) -> str | None:
 
 
 def run(args: argparse.Namespace) -> None:
-    for job, wanted in (("--evaluate", args.evaluate), ("--average", args.average)):
+    alone = {"--evaluate": args.evaluate, "--average": args.average, "--recipe first": args.recipe == "first"}
+    for job, is_wanted in alone.items():
         # As torchrun sets it; each process would write the same files.
-        if wanted and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if is_wanted and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise TrainingError(f"{job} works in one process; start it without torchrun.")
     if args.evaluate:
         evaluate(args)
@@ -371,8 +372,6 @@ def publish(folder: Path, repo_id: str, private: bool) -> None:
 
 def train_first(config: FirstConfig, args: argparse.Namespace) -> None:
     """The published experiment, then the same network where the parts of the split share nothing."""
-    if distributed.size() > 1:
-        raise TrainingError("--recipe first trains in one process; start it without torchrun.")
     if args.resume and not (args.output / LABELS_FILE).is_file():  # a run killed while drawing has that list
         raise TrainingError(f"There is no run to resume in {args.output}.")
     device = chosen_device(args.device)

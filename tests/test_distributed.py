@@ -88,14 +88,15 @@ def test_torchrun_may_pass_on_a_signal_that_has_come_already(monkeypatch: pytest
         signal.signal(signal.SIGTERM, previous)
 
 
-@pytest.mark.parametrize("job", ["--evaluate", "--average"])
+@pytest.mark.parametrize("job", ["--evaluate one", "--average one two", "--recipe first"])
 def test_what_one_process_does_is_refused_to_two(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    checkpoints = ["one", "two"] if job == "--average" else ["one"]
-    said = main([job, *checkpoints, "--data", str(data), "--output", str(tmp_path / "out")])
-    assert said == f"{job} works in one process; start it without torchrun."
+    said = main([*job.split(), "--data", str(data), "--output", str(tmp_path / "out")])
+    assert (
+        said == f"{job.removesuffix(' one two').removesuffix(' one')} works in one process; start it without torchrun."
+    )
 
 
 @pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 1), (2, 1, 2), (16, 1, 14), (16, 4, 4), (2, 8, 1)])
