@@ -3,8 +3,10 @@
     python benchmarks/robustness.py --data ../shared/data [--model FOLDER] [--noise NOISE_CSV] [--asvspoof LA] [--output FILE]
 
 Every dev clip is treated, written as WAV and judged as a user's file is. EER is that of text-to-speech, voice conversion and
-vocoders against bona fide (neural codecs are left out). Treatments are fixed and seeded, and no threshold is moved. The small
-room wants one more package: pip install pyroomacoustics. The listing's rooms are of every size, and training has them too.
+vocoders against bona fide (neural codecs are left out); beside it is what users meet: how many of the answers "fake" and of
+the answers "real" are wrong, and how many clips are answered "can't tell". Treatments are fixed and seeded, and no bound is
+moved. The small room wants one more package: pip install pyroomacoustics. The listing's rooms are of every size, and training
+has them too.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from deepfake_detector.data.augment import Noises, add_noise, reverberate, throu
 from deepfake_detector.data.manifest import Clip, of_split, read_clips
 from deepfake_detector.detector import BUNDLED
 from deepfake_detector.metrics import equal_error_rate
+from deepfake_detector.model import BONAFIDE, SPOOF
 
 RATE_HZ = 16_000
 
@@ -40,16 +43,17 @@ def main() -> None:
     detector = Detector.from_pretrained(args.model)
     noises = Noises(args.noise, RATE_HZ) if args.noise else None
     clips = [clip for clip in of_split(read_clips([args.data]), "dev") if clip.family != "codec"]
-    rows = {"clean": eer_of(detector, clips, None)}
-    for name, treat in treatments(noises).items():
-        rows[name] = eer_of(detector, clips, treat)
-        print(f"{name:<28}{100 * rows[name]:6.1f} %  ({100 * (rows[name] - rows['clean']):+.1f})", flush=True)
-    print(f"{'clean':<28}{100 * rows['clean']:6.1f} %")
+    print(f"{'in % of dev':<28}   EER  (loss)   wrong when fake / real   can't tell")
+    rows = {}
+    for name, treat in {"clean": None, **treatments(noises)}.items():
+        rows[name] = figures_of(detector, clips, treat)
+        print(line(name, rows[name], rows["clean"]), flush=True)
     if args.asvspoof:
-        rows["ASVspoof 2019 LA dev"] = eer_of(detector, of_split(read_clips([args.asvspoof]), "dev"), None)
-        print(f"{'ASVspoof 2019 LA dev':<28}{100 * rows['ASVspoof 2019 LA dev']:6.1f} %")
+        name = "ASVspoof 2019 LA dev"
+        rows[name] = figures_of(detector, of_split(read_clips([args.asvspoof]), "dev"), None)
+        print(line(name, rows[name], rows["clean"]))
     if args.output:
-        args.output.write_text(json.dumps({name: round(eer, 4) for name, eer in rows.items()}, indent=2) + "\n")
+        args.output.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -84,9 +88,9 @@ def treatments(noises: Noises | None) -> dict[str, Callable[[np.ndarray, np.rand
     }
 
 
-def eer_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> float:
-    """EER (0..1) over the clips that hold a voice after the treatment."""
-    labels, scores = [], []
+def figures_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> dict[str, float]:
+    """Shares (0..1) over the clips that hold a voice after the treatment."""
+    labels, scores, answers = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         treated = Path(folder) / "clip.wav"
         for number, clip in enumerate(tqdm(clips, leave=False)):
@@ -99,7 +103,20 @@ def eer_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> flo
             if verdict.score is not None:
                 labels.append(clip.label)
                 scores.append(verdict.score)
-    return equal_error_rate(np.array(labels), np.array(scores))[0]
+                answers.append(verdict.label)
+    labels, answers = np.array(labels), np.array(answers)
+    wrong = {answer: (labels[answers == answer] != label) for answer, label in (("fake", SPOOF), ("real", BONAFIDE))}
+    return {
+        "eer": equal_error_rate(labels, np.array(scores))[0],
+        "wrong_when_fake": float(wrong["fake"].mean()) if wrong["fake"].size else 0.0,
+        "wrong_when_real": float(wrong["real"].mean()) if wrong["real"].size else 0.0,
+        "cannot_tell": float((answers == "can't tell").mean()),
+    }
+
+
+def line(name: str, row: dict[str, float], clean: dict[str, float]) -> str:
+    eer, fake, real, unsure = (100 * share for share in row.values())
+    return f"{name:<28}{eer:6.1f} ({eer - 100 * clean['eer']:+5.1f}){fake:14.1f} / {real:4.1f}{unsure:17.1f}"
 
 
 def coded(samples: np.ndarray, codec: str, rate: int, bits_per_second: int) -> np.ndarray:

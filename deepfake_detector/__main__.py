@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import glob
 import json
 import os
 import sys
@@ -31,8 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_UNREADABLE
     unreadable = []
-    WRITERS[args.format](_judge_all(detector, args.files, unreadable))
+    files = [file for given in args.files for file in expanded(given)]
+    WRITERS[args.format](_judge_all(detector, files, unreadable))
     return EXIT_UNREADABLE if unreadable else EXIT_OK
+
+
+def expanded(given: str) -> list[str]:
+    """The files that `*` and `?` stand for, which the shells of Windows pass on as they are; else the name itself."""
+    if os.path.lexists(given):  # a name may have such letters
+        return [given]
+    return sorted(glob.glob(given)) or [given]
 
 
 def _judge_all(detector: Detector, files: list[str], unreadable: list[str]) -> Iterator[dict]:

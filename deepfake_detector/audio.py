@@ -152,14 +152,14 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
         n_frames = 0
         try:
             for packet in container.demux(stream):
-                info.n_packets += 1
+                info.n_packets += packet.size > 0  # the last one only ends the stream
                 for frame in _decode_packet(packet, info):
                     n_frames += 1
                     _check_frame(path, frame)
                     yield frame.sample_rate, _to_mono(_to_channels(frame), info)
         except av.FFmpegError:  # the container itself breaks off: what was decoded so far stands
             info.breaks_off = True
-        if n_frames == 0:
+        if n_frames == 0 and info.n_packets:  # no packet at all is a recorder that was stopped at once
             raise unreadable
 
 

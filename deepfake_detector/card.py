@@ -28,6 +28,14 @@ For hearing more closely and for teaching. It cannot prove anything: a voice mac
 noise, music and strong processing can make a real voice look artificial. Never use it alone to accuse a person, to admit or
 refuse evidence, or to decide about anybody.
 """
+EXAMPLE = """In a clone of the project's repository (the package `deepfake-detector` of PyPI is another project):
+
+```python
+from deepfake_detector import Detector
+
+Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
+```
+"""
 CARD = (
     FRONT
     + """# {network}: is a recorded voice human or machine?
@@ -36,12 +44,9 @@ Input: a recording of any length, 16 kHz mono inside. Output: a calibrated proba
 every window of {window_seconds:g} seconds and for the whole; 0.5 is the decision boundary, and between {real_below:.2f} and
 {fake_above:.2f} the answer is "can't tell". The probability supposes that {bonafide_share} of the recordings are real.
 
-```python
-from deepfake_detector import Detector
-
-Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
-```
-
+"""
+    + EXAMPLE
+    + """
 ## How often it is right
 
 Whole recordings of the dev split, judged as a user's are. This split also chose the epoch, the calibration and the bounds, so
@@ -116,15 +121,13 @@ different parts are left out. The data name the speaker of {known} of the pictur
 **What both still give away.** Only bona fide recordings have augmented copies, so the augmentation itself says "real". The rows
 without copies count only test recordings as they are.
 """
-FIRST_CARD = """It sees a mel-spectrogram of {window_seconds:g} seconds as an RGB picture of {width} x {height} pixels. Its probability is
+FIRST_CARD = (
+    """It sees a mel-spectrogram of {window_seconds:g} seconds as an RGB picture of {width} x {height} pixels. Its probability is
 not calibrated, and it never answers "can't tell".
 
-```python
-from deepfake_detector import Detector
-
-Detector.from_pretrained("FOLDER_OR_HUB_ID").predict("voice.m4a")
-```
-
+"""
+    + EXAMPLE
+    + """
 ![Loss and accuracy of each epoch; on the random split's test pictures: errors at every threshold, scores, reliability](figure.png)
 
 ## How it was made
@@ -138,7 +141,7 @@ The first recipe: {epochs} epochs, seed {seed}, started from {start}; the weight
 {data}
 
 {sources}"""
-
+)
 SOURCES = """<details><summary>What it was trained on, by name</summary>
 
 Real, clips of each corpus: {bonafide}.

@@ -320,7 +320,9 @@ def _download(hub_id: str) -> Path:
     except HFValidationError:
         raise CheckpointError("a Hub id has the form user/name") from None
     except RepositoryNotFoundError:
-        raise CheckpointError("there is no such folder here and no such model on the Hub") from None
+        raise CheckpointError(
+            "there is no such folder here, and no such model on the Hub that your login may read"
+        ) from None
     except LocalEntryNotFoundError:
         raise CheckpointError("there is no such folder here, and the Hub cannot be reached") from None
     except EntryNotFoundError:

@@ -55,6 +55,7 @@ class SpeechTrack:
         return np.concatenate(self._frames) if self._frames else np.zeros(0, bool)
 
     def _judge(self, samples: np.ndarray) -> None:
+        samples = samples - samples.mean()  # an offset is no voice, however large
         self._peak = max(self._peak, float(np.abs(samples).max()))
         gain = 1 / self._peak if 0 < self._peak < QUIET_PEAK else 1.0
         self._frames.append(self._detector.frames(samples * np.float32(gain), self._sample_rate))

@@ -45,6 +45,14 @@ def test_many_files_with_one_bad_among_them(checkpoint: Path, tmp_path: Path) ->
     assert run(text, "--csv", "--model", checkpoint).stdout.startswith("file,label,")
 
 
+def test_stars_that_the_shell_leaves_alone(checkpoint: Path, tmp_path: Path) -> None:
+    clips = [shutil.copy(VOICE, tmp_path / name) for name in ("a.flac", "b.flac", "c[1].flac")]
+    stars = run(tmp_path / "*.flac", tmp_path / "c[1].flac", "--csv", "--model", checkpoint)
+    assert [row["file"] for row in csv.DictReader(io.StringIO(stars.stdout))] == [str(clip) for clip in [*clips, clips[2]]]
+    none = run(tmp_path / "*.wav", "--model", checkpoint)
+    assert none.returncode == 2 and "There is no file called *.wav" in none.stderr
+
+
 def test_names_of_any_letters_can_be_opened_again(checkpoint: Path, tmp_path: Path) -> None:
     odd = [str(shutil.copy(VOICE, tmp_path / name)) for name in ("голос.flac", os.fsdecode(b"caf\xe9.flac"))]
     command = [sys.executable, "-m", "deepfake_detector", *odd, "--csv", "--model", str(checkpoint)]

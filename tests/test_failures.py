@@ -90,7 +90,7 @@ FAULTS = {
     "ten hours.flac": "longer than 4 hours",
     "short.wav": "at least 0.5 seconds",
     "just too short.wav": "holds 0.49 seconds",
-    "header only.wav": "is not a recording",
+    "header only.wav": "holds 0.00 seconds",
     "1 Hz.wav": "1 Hz",
     "silent film.mp4": "no sound track",
     "nowhere.wav": "no file called",
