@@ -48,7 +48,9 @@ def test_many_files_with_one_bad_among_them(checkpoint: Path, tmp_path: Path) ->
 def test_stars_that_the_shell_leaves_alone(checkpoint: Path, tmp_path: Path) -> None:
     clips = [shutil.copy(VOICE, tmp_path / name) for name in ("a.flac", "b.flac", "c[1].flac")]
     stars = run(tmp_path / "*.flac", tmp_path / "c[1].flac", "--csv", "--model", checkpoint)
-    assert [row["file"] for row in csv.DictReader(io.StringIO(stars.stdout))] == [str(clip) for clip in [*clips, clips[2]]]
+    assert [row["file"] for row in csv.DictReader(io.StringIO(stars.stdout))] == [
+        str(clip) for clip in [*clips, clips[2]]
+    ]
     none = run(tmp_path / "*.wav", "--model", checkpoint)
     assert none.returncode == 2 and "There is no file called *.wav" in none.stderr
 
