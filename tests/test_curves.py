@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.special import ndtri
 
-from deepfake_detector.curves import draw_curves, png, read_log
+from deepfake_detector.curves import FAKE, draw_curves, png, read_log
+from deepfake_detector.metrics import calibration_bins, error_rates
 
 LOG = "epoch,train_loss,dev_eer,unjudged\n1,0.7,,\n2,0.5,0.3,0\n3,0.4,0.2,0\n"
 
@@ -67,3 +70,21 @@ def test_histogram_counts_every_clip_and_marks_the_bounds() -> None:
     for patch in histogram.patches[:2]:  # outlines of the two classes: shares of each add up to 100 %
         assert patch.get_xy()[:, 1].max() == pytest.approx(100)
     assert [line.get_xdata()[0] for line in histogram.lines] == pytest.approx([np.log(0.25)])  # 1.0 is no bound
+
+
+def test_axes_and_legends_are_what_they_are_called() -> None:
+    labels = np.repeat([0, 1], [4, 2])
+    scores = np.array([-3.0, -3.0, -3.0, 1.5, 1.0, 3.0])  # the best threshold calls a quarter of the real ones fake
+    det, histogram, reliability = curves(scores, labels, None, (0.2, 0.8)).axes[:3]
+    miss, false_alarm, _ = error_rates(labels, scores)
+    rates = {"real called fake, %": miss, "fake called real, %": false_alarm}
+    for axis, drawn in ((det.xaxis, det.lines[0].get_xdata()), (det.yaxis, det.lines[0].get_ydata())):
+        rate = np.clip(rates[axis.get_label_text()], 0.125, 0.875)
+        assert drawn == pytest.approx(ndtri(rate))
+    assert {text.get_text() for text in histogram.get_legend().get_texts()} > {"real (4 clips)", "fake (2 clips)"}
+    named = dict(zip(*reversed(histogram.get_legend_handles_labels()), strict=True))
+    assert named["fake (2 clips)"].get_facecolor()[:3] == to_rgb(FAKE)
+    promised, observed, _ = calibration_bins(labels, 1 / (1 + np.exp(-scores)))
+    assert reliability.get_xlabel() == "probability of fake, %"
+    assert reliability.lines[1].get_xdata() == pytest.approx(100 * promised)
+    assert reliability.lines[1].get_ydata() == pytest.approx(100 * observed)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import lfilter
 from torch.utils.data import DataLoader
 
 from deepfake_detector.data import augment as steps
@@ -70,6 +71,30 @@ def test_csv_with_splits(tmp_path: Path) -> None:
         (BONAFIDE, "train", "anna"), (SPOOF, "train", "ben"), (BONAFIDE, "dev", "carl"), (SPOOF, "dev", "dora"),
     ]  # fmt: skip
     assert [c.system for c in of_split(clips, "train")] == ["human", "tts1"]
+
+
+def test_every_word_for_a_label(tmp_path: Path) -> None:
+    words = {
+        BONAFIDE: ("bonafide", "bona fide", "Bona-Fide", "real", "human", "0"),
+        SPOOF: ("spoof", "spoofed", "FAKE", "1"),
+    }
+    for label, names in words.items():
+        rows = [f"{i}.wav,{name},train" for i, name in enumerate(names)]
+        (tmp_path / "set.csv").write_text("\n".join(["path,label,split", *rows]))
+        assert [c.label for c in read_clips([tmp_path / "set.csv"])] == [label] * len(names)
+
+
+def test_partitions_of_the_archive_by_their_official_names(tmp_path: Path) -> None:
+    for split, protocol in (("train", "train.trn"), ("dev", "dev.trl"), ("eval", "eval.trl")):
+        (tmp_path / f"ASVspoof2019_LA_{split}").mkdir()
+        (tmp_path / "ASVspoof2019_LA_cm_protocols").mkdir(exist_ok=True)
+        listing = tmp_path / "ASVspoof2019_LA_cm_protocols" / f"ASVspoof2019.LA.cm.{protocol}.txt"
+        listing.write_text(f"LA_1 {split}_1 - - bonafide\nLA_1 {split}_2 - A19 spoof\n")
+    clips = read_clips([tmp_path])
+    assert [(c.split, c.label, c.system) for c in clips if c.split == "eval"] == [
+        ("eval", BONAFIDE, "human"), ("eval", SPOOF, "A19"),
+    ]  # fmt: skip
+    assert clips[-1].path == tmp_path / "ASVspoof2019_LA_eval" / "flac" / "eval_2.flac" and len(clips) == 6
 
 
 def test_every_wrong_row_is_named_at_once(tmp_path: Path) -> None:
@@ -386,11 +411,14 @@ def test_pairs_come_from_one_place() -> None:
     clips = [clip(label, corpus=f"c{i % 4}") for i in range(40) for label in (BONAFIDE, SPOOF)]
     clips += [clip(BONAFIDE, corpus="only real") for _ in range(40)]
     clips += [replace(clip(label, corpus="unknown"), page="demo") for _ in range(10) for label in (BONAFIDE, SPOOF)]
+    pages = set()
     for batch in BalancedBatches(clips, batch_size=16, n_copies=2, place_share=2 / 3, seed=0):
         drawn = [clips[index] for index, _, _ in batch]
         for real, fake in list(zip(drawn[:8], drawn[8:], strict=True))[2:6]:
             assert (real.label, fake.label) == (BONAFIDE, SPOOF)
             assert (real.corpus, real.page) == (fake.corpus, fake.page) and real.corpus != "only real"
+            pages.add(real.page)
+    assert "demo" in pages  # where no corpus is known
 
 
 def test_copies_lie_beside_their_originals_and_nowhere_else(tmp_path: Path) -> None:
@@ -595,6 +623,20 @@ def test_filtered_copy_has_another_envelope_and_the_same_pitch(voice: np.ndarray
     assert after == pytest.approx(before, rel=0.03)
     power = [librosa.feature.melspectrogram(y=x, sr=16_000, n_mels=40).mean(axis=1) for x in (voice, copy)]
     assert np.std(10 * np.log10(power[0] / power[1])) > 0.5
+
+
+def test_filtered_copy_moves_formants_as_another_vocal_tract_does() -> None:
+    pulses = np.zeros(32_000)
+    pulses[:: 16_000 // 100] = 1.0  # a voice of 100 Hz that says one vowel: no other place has another envelope
+    vowel = lfilter([0.1], np.poly(0.97 * np.exp([2j * np.pi * 0.125, -2j * np.pi * 0.125])).real, pulses)  # at 2 kHz
+    moved = set()
+    for seed in range(8):
+        copy = filtered_copy(vowel.astype(np.float32), 16_000, np.random.default_rng(seed))
+        power = [np.convolve(np.abs(np.fft.rfft(x)) ** 2, np.ones(400), "same") for x in (vowel, copy)]
+        before, after = (np.average(np.arange(len(p)), weights=p**2) for p in power)
+        assert 0.02 < abs(after / before - 1) < 0.2
+        moved.add(bool(after > before))
+    assert moved == {True, False}
 
 
 def test_spliced_copy_is_the_recording_s_own_sound_from_other_places(voice: np.ndarray) -> None:

@@ -10,10 +10,21 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
 from deepfake_detector import Detector
-from deepfake_detector.detector import LABELS, MAX_HEAT_WINDOWS, N_BANDS, Reason, band_hz, label_of, pool_windows
+from deepfake_detector.audio import iter_windows, load_audio
+from deepfake_detector.detector import (
+    LABELS,
+    MAX_HEAT_WINDOWS,
+    N_BANDS,
+    STRETCH_WINDOWS,
+    Reason,
+    band_hz,
+    label_of,
+    pool_windows,
+)
 from deepfake_detector.explain import grad_cam, without_bands
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.model import log_odds
@@ -220,6 +231,13 @@ def test_a_voice_far_beyond_full_scale_is_judged_as_any(detector: Detector, voic
     assert loud.spoof_probability == pytest.approx(usual.spoof_probability, abs=1e-3)
 
 
+def test_speech_is_heard_whatever_the_model_s_rate(detector: Detector, voice: np.ndarray) -> None:
+    usual, other = (
+        detector.speech_detector.frames(soxr.resample(voice, 16_000, rate), rate) for rate in (16_000, 24_000)
+    )
+    assert len(usual) == len(other) and np.mean(usual != other) < 0.05 < np.mean(usual)
+
+
 @pytest.mark.parametrize(("peak_db", "offset"), [(-50, 0.0), (-65, 0.0), (-50, 0.06)])
 def test_a_quiet_voice_is_heard(
     detector: Detector, voice: np.ndarray, tmp_path: Path, peak_db: float, offset: float
@@ -236,7 +254,56 @@ def test_a_quiet_voice_is_heard(
 def test_silent_stretches_are_not_judged(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
     samples = np.concatenate((voice, np.zeros(5 * 16_000, np.float32)))
     soundfile.write(tmp_path / "pause.wav", samples, 16_000)
-    windows = detector.predict(tmp_path / "pause.wav").windows
-    voiced_until = len(voice) / 16_000
+    verdict = detector.predict(tmp_path / "pause.wav")
+    windows, voiced_until = verdict.windows, len(voice) / 16_000
     assert all(w.spoof_probability is None for w in windows if w.start_seconds > voiced_until)
     assert any(w.spoof_probability is not None for w in windows)
+    scores, is_heard = (
+        window_scores(detector, tmp_path / "pause.wav"),
+        [w.spoof_probability is not None for w in windows],
+    )
+    assert verdict.score == pytest.approx(pool_windows(scores[is_heard]), abs=1e-5)
+    assert verdict.score != pytest.approx(pool_windows(scores), abs=1e-3)
+
+
+def window_scores(detector: Detector, path: Path) -> np.ndarray:
+    """The model's log-odds of every window of a file (n,)."""
+    windows = iter_windows([load_audio(path, 16_000)], 16_000, 8_000)
+    with torch.inference_mode():
+        return detector.model.score(torch.from_numpy(np.stack([window for _, _, window in windows]))).numpy()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_voice", "note"), [(0.4, False, "at least a short spoken"), (1.2, True, "seconds of speech")]
+)
+def test_a_syllable_is_not_judged_and_little_speech_is_told(
+    detector: Detector, voice: np.ndarray, tmp_path: Path, seconds: float, is_voice: bool, note: str
+) -> None:
+    spoken = voice[20_000 : 20_000 + round(16_000 * seconds)]
+    soundfile.write(tmp_path / "little.wav", np.pad(spoken, 24_000), 16_000)
+    verdict = detector.predict(tmp_path / "little.wav")
+    assert verdict.speech_seconds > 0.3  # heard, but too little of it
+    assert (verdict.label != "no voice") == is_voice and any(note in told for told in verdict.notes)
+
+
+def test_heat_and_reason_are_of_the_windows_that_speak_loudest(
+    detector: Detector, voice: np.ndarray, tmp_path: Path
+) -> None:
+    loudness = np.linspace(1.0, 0.2, 12).repeat(len(voice))
+    noise = np.random.default_rng(0).standard_normal(12 * len(voice))
+    soundfile.write(tmp_path / "minute.wav", loudness * np.tile(voice, 12) + 0.002 * noise, 16_000)
+    inspection = detector.inspect(tmp_path / "minute.wav", heat_map=True)
+    windows, n_columns = inspection.verdict.windows, inspection.heat.shape[1]
+    towards_spoof = inspection.verdict.spoof_probability >= 0.5
+    scores = window_scores(detector, tmp_path / "minute.wav")
+    judged = [i for i, window in enumerate(windows) if window.spoof_probability is not None]
+    loudest = sorted(judged, key=lambda i: scores[i], reverse=towards_spoof)
+    chosen = np.zeros(n_columns, bool)
+    for i in loudest[:MAX_HEAT_WINDOWS]:
+        edges = (windows[i].start_seconds, windows[i].end_seconds)
+        first, last = (round(edge / inspection.verdict.duration_seconds * n_columns) for edge in edges)
+        chosen[first:last] = True
+    is_hot = inspection.heat.max(axis=0) > 0
+    assert chosen.mean() < 0.8 and (is_hot & ~chosen).sum() == 0 and is_hot.sum() > 0.8 * chosen.sum()
+    most_telling = torch.tensor(scores[loudest[:STRETCH_WINDOWS]].mean())
+    assert inspection.reason.with_band == pytest.approx(detector.model.calibrate(most_telling).item(), abs=1e-4)

@@ -204,10 +204,24 @@ def test_answers_are_counted_by_their_bounds(detector: Detector) -> None:
     figures = report(model, scores)
     assert (figures["bonafide_answered_fake"], figures["spoof_answered_real"]) == (0.0, 0.0)
     assert figures["per_corpus"]["bad"]["bonafide_answered_fake"] == 0.0
+    assert (figures["wrong_when_fake"], figures["wrong_when_real"]) == (0.0, 0.0)
+    assert figures["cannot_tell"] == pytest.approx(7 / 30)
     model.bounds.copy_(torch.tensor([(low + high) / 2, (low + high) / 2]))
     figures = report(model, scores)
     assert (figures["bonafide_answered_fake"], figures["spoof_answered_real"]) == (0.25, 0.2)
     assert figures["worst_corpus"]["bonafide_answered_fake"] == 0.25
+    assert (figures["wrong_when_fake"], figures["wrong_when_real"]) == pytest.approx((5 / 13, 2 / 17))
+    assert figures["cannot_tell"] == 0.0
+    for row in (figures, figures["per_corpus"]["bad"]):  # at 0.5, wherever the bounds are
+        assert (row["bonafide_called_fake"], row["spoof_called_real"]) == (0.25, 0.2)
+    assert figures["per_family"]["tts"]["called_real"] == 0.2
+
+
+def test_attacks_are_told_from_their_own_recordings(detector: Detector) -> None:
+    clips = [clip(BONAFIDE, "human", CORPUS)] * 10 + [clip(BONAFIDE, "human", "other")] * 10
+    clips += [clip(SPOOF, "asvspoof", CORPUS, "A07")] * 10
+    figures = report(detector.model, made_up(clips, [-1.0] * 10 + [2.0] * 10 + [1.0] * 10))
+    assert figures["per_attack"]["A07"]["eer"] == 0.0 < figures["per_family"]["asvspoof"]["eer"]
 
 
 def test_card_shows_every_figure(detector: Detector) -> None:

@@ -66,6 +66,18 @@ def test_recording_level_has_no_influence(voice: np.ndarray, normalise: str) -> 
     assert torch.allclose(front_end(wave), front_end(wave * 0.1), atol=1e-3)
 
 
+def test_a_window_is_seen_alike_whoever_is_beside_it(voice: np.ndarray) -> None:
+    quiet = torch.from_numpy(
+        1e-3 * voice[16_000:32_000] + 1e-5 * np.random.default_rng(0).standard_normal(16_000)
+    ).float()
+    loud = torch.from_numpy(voice[:16_000])
+    for normalise in ("picture", "band"):
+        front_end = MelSpectrogram(config(normalise=normalise))
+        assert torch.allclose(front_end(torch.stack((loud, quiet)))[1], front_end(quiet[None])[0], atol=1e-4)
+    band = front_end(quiet[None])[0, 0]
+    assert band.mean(1).abs().max() < 1e-3 < band.mean(0).abs().max()  # of each band over time, not the other way
+
+
 def test_contrast_is_what_a_cell_has_over_its_surroundings() -> None:
     level_db = torch.randn(2, 32, 40, generator=torch.Generator().manual_seed(0))
     expected = np.stack([cells - uniform_filter(cells, (13, 5), mode="nearest") for cells in level_db.numpy()])

@@ -38,7 +38,7 @@ from deepfake_detector.data.images import (
 from deepfake_detector.data.manifest import Clip, DataError
 from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError
-from deepfake_detector.first_recipe import PictureRun
+from deepfake_detector.first_recipe import Outcome, PictureRun
 from deepfake_detector.model import WEIGHTS_FILE
 from deepfake_detector.training import STATE_FILE, TrainingError
 from train import RECIPES, main
@@ -291,9 +291,33 @@ def test_network_learns_from_pictures(picture_split: tuple[Split, Path], tmp_pat
     run = PictureRun(replace(SMALL_CONFIG, epochs=10, batch_size=8), *picture_split, tmp_path, "cpu")
     run.fit(0)
     assert run.log[-1]["train_loss"] < 0.5 * run.log[0]["train_loss"]
+    validation = run.evaluate("validation", 0)
+    assert run.log[-1]["validation_loss"] == pytest.approx(validation.loss, abs=1e-5)
+    assert len(validation.labels) == len(run.split["validation"])
     settings = {"network": "basic-cnn", "not_measured": "2 speakers are too few."}
-    report = first_report({"random": run.figures(run.test(0)), "settings": settings})
+    figures = run.figures(run.test(0))
+    as_recorded = [picture.copy == 0 for picture in run.split["test"]]
+    assert figures["without_copies"]["pictures"] == sum(as_recorded) < len(as_recorded) == figures["pictures"]
+    report = first_report({"random": figures, "settings": settings})
     assert "It was not measured: 2 speakers are too few." in report and "| equal error rate |" in report
+
+
+def test_pictures_are_counted_by_truth_and_answer() -> None:
+    outcome = Outcome.of([
+        (1.0, torch.tensor([0, 0]), torch.tensor([-1.0, -1.0])),
+        (4.0, torch.tensor([0, 1, 1, 1, 1]), torch.tensor([2.0, 3.0, 1.0, 1.0, -1.0])),
+    ])  # fmt: skip
+    figures = outcome.figures()
+    assert figures["confusion"] == [[2, 1], [1, 3]] and figures["pictures"] == 7
+    assert figures["accuracy"] == pytest.approx(5 / 7) and outcome.loss == pytest.approx(22 / 7)
+    assert figures["balanced_accuracy"] == pytest.approx((2 / 3 + 3 / 4) / 2)
+    whole = {**figures, "sizes": {"train": 5, "validation": 6, "test": 7}, "without_copies": figures}
+    whole |= {"leaks": dict.fromkeys(("recordings", "speakers", "attacks"), 1.0), "speakers_known": 1.0}
+    report = first_report({"random": whole, "settings": {"network": "basic-cnn", "not_measured": "Too few."}})
+    assert (
+        "| real called real / called fake | 2 / 1 |" in report
+        and "| fake called real / called fake | 1 / 3 |" in report
+    )
 
 
 def test_resumed_run_starts_from_the_same_weights(picture_split: tuple[Split, Path], tmp_path: Path) -> None:

@@ -112,6 +112,17 @@ def test_time_line_lies_under_the_spectrogram(detector: Detector) -> None:
     assert upper[left + 5 : middle - 5].max() < upper[middle + 5 : right - 5].min()
 
 
+@pytest.mark.parametrize("has_heat", [False, True])
+def test_high_tones_are_at_the_top(detector: Detector, has_heat: bool) -> None:
+    inspection = detector.inspect(VOICE)
+    mel_db, heat = np.full_like(inspection.mel_db, -80.0), np.zeros_like(inspection.mel_db)
+    (heat if has_heat else mel_db)[len(mel_db) // 2 :] = 1.0 if has_heat else 0.0
+    shown = replace(inspection, mel_db=mel_db, heat=heat if has_heat else None)
+    pixels = np.asarray(draw_inspection(shown, TINY_FEATURES)).astype(int)
+    upper, lower = (pixels[rows, 150:940].sum(axis=2).mean() for rows in (slice(90, 210), slice(250, 380)))
+    assert upper > 2 * lower
+
+
 @pytest.mark.parametrize(("seconds", "duration", "text"), [(2.5, 10, "2.5"), (65, 300, "1:05"), (3600, 4000, "60:00")])
 def test_clock(seconds: float, duration: float, text: str) -> None:
     assert clock(seconds, duration) == text

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,8 +22,8 @@ from deepfake_detector.data.augment import Noises
 from deepfake_detector.data.manifest import of_split, read_clips
 from deepfake_detector.evaluation import calibrated, score_clips
 from deepfake_detector.metrics import equal_error_rate, fit_bounds, fit_calibration
-from deepfake_detector.model import SpoofClassifier
-from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment
+from deepfake_detector.model import BONAFIDE, SPOOF, SpoofClassifier
+from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment, TrainingError
 from train import RECIPES, main
 
 from .conftest import ROOT, TINY_FEATURES
@@ -72,6 +73,90 @@ def test_run_leaves_a_checkpoint_the_page_loads(finished: Path, data: Path) -> N
 def new_run(data: Path, output: Path, noises: Noises | None = None, **settings) -> Run:
     config = replace(RECIPES["default"], network="basic-cnn", features=TINY_FEATURES, crop_seconds=1.0, **settings)
     return Run(config, read_clips([data]), noises, output, "cpu")
+
+
+def test_train_is_trained_on_and_dev_chooses(data: Path, tmp_path: Path) -> None:
+    header, *rows = (data / "manifest.csv").read_text().splitlines()
+    (tmp_path / "turned.csv").write_text("\n".join([header, *(f"{data}/{row}" for row in reversed(rows))]))  # dev first
+    run = new_run(tmp_path / "turned.csv", tmp_path, copies_per_batch=3)
+    assert {clip.split for clip in run.dev_clips} == {"dev"} and len(run.dev_clips) == 32
+    half = run.config.batch_size // 2
+    for batch in run.sampler:
+        assert {run.dataset.clips[index].split for index, _, _ in batch} == {"train"}
+        assert [batch[half + i][0] for i in range(3)] == [batch[i][0] for i in range(3)]  # copies of the first three
+        assert [copy for _, _, copy in batch] == [half <= i < half + 3 for i in range(2 * half)]
+    waveform, label = next(run.batches(0))
+    assert waveform.shape == (2 * half, 16_000) and label.tolist() == [BONAFIDE] * half + [SPOOF] * half
+
+
+def test_real_and_fake_of_one_place_are_paired_as_often_as_the_recipe_says(data: Path, tmp_path: Path) -> None:
+    rows = [f"{data}/{i}.wav,{('real', 'fake')[i % 2]},train,c{i // 2 % 8}" for i in range(64)]
+    rows += [f"{data}/{i}.wav,{('real', 'fake')[i % 2]},dev,c" for i in range(64, 96)]
+    (tmp_path / "places.csv").write_text("\n".join(["path,label,split,corpus", *rows]))
+    run = new_run(tmp_path / "places.csv", tmp_path, copies_per_batch=4, place_share=1.0)
+    half = run.config.batch_size // 2
+    for batch in run.sampler:
+        corpora = [run.dataset.clips[index].corpus for index, _, _ in batch]
+        assert corpora[:half] == corpora[half:]
+
+
+def test_the_average_s_memory_grows_to_its_decay(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path, ema_decay=0.5)
+    bias, expected = run.model.network.head.bias, 0.0
+    for n, value in enumerate([3.0, -1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0, 3.0, 5.0, 8.0]):
+        with torch.no_grad():
+            bias.fill_(value)
+        run.ema.update_parameters(run.model)
+        decay = min(0.5, (1 + n) / (10 + n)) if n else 0.0  # the first weights are taken as they are
+        expected = decay * expected + (1 - decay) * value
+        assert run.ema.module.network.head.bias.tolist() == pytest.approx([expected] * 2, rel=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path, learning_rate=1e-4, warmup_share=0.25, epochs=20)
+    batch, n_steps = next(run.batches(0)), 20 * len(run.sampler)
+    rates = []
+    for share in (0.0, 0.125, 0.25, 0.625, 1.0):
+        run.epoch, run.step = divmod(round(share * n_steps), len(run.sampler))
+        run.train_step(*batch)
+        rates += {group["lr"] / 1e-4 for group in run.optimizer.param_groups}
+    assert rates == pytest.approx([0.004, 0.502, 1.0, 0.505, 0.01], abs=0.001)
+
+
+def test_a_step_smooths_labels_clips_gradients_and_decays_kernels_alone(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path, label_smoothing=0.2)
+    waveform, label = next(run.batches(0))
+    run.model.eval()  # without dropout
+    with torch.no_grad():
+        picture = run.model.features(waveform)
+        log_probability = run.model.network(picture).log_softmax(1)
+    wanted = 0.8 * torch.nn.functional.one_hot(label, 2) + 0.1
+    assert run.gradients(picture, label).item() == pytest.approx(-(wanted * log_probability).sum(1).mean().item())
+
+    def norm() -> float:
+        return torch.cat([p.grad.flatten() for p in run.parameters if p.grad is not None]).norm().item()
+
+    run.gradients(1e4 * picture, label)
+    assert norm() > 10
+    run.learn(1e4 * picture, label)
+    assert norm() == pytest.approx(5.0, rel=1e-3)
+    for group in run.optimizer.param_groups:
+        decay = {run.config.weight_decay if parameter.dim() > 1 else 0.0 for parameter in group["params"]}
+        assert decay == {group["weight_decay"]}
+
+
+def test_a_resumed_run_knows_its_best_epoch_and_its_start(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path, epochs=1)
+    run.start = "somebody's checkpoint"
+    run.fit(0)
+    again = new_run(data, tmp_path, epochs=1)
+    again.resume()
+    assert (again.best_eer, again.start, again.log) == (run.best_eer, "somebody's checkpoint", run.log)
+    assert run.best_eer == pytest.approx(run.log[0]["dev_eer"], abs=1e-5)
+    other = (data / "manifest.csv").read_text().replace("5.wav,fake", "5.wav,real", 1).replace("\n", f"\n{data}/")
+    (tmp_path / "other.csv").write_text(other)
+    with pytest.raises(TrainingError, match="other clips"):
+        new_run(tmp_path / "other.csv", tmp_path, epochs=1).resume()
 
 
 def test_the_epoch_with_the_best_dev_eer_is_kept_and_calibrated(data: Path, tmp_path: Path) -> None:
@@ -405,10 +490,43 @@ def test_options_that_would_do_nothing_are_refused(
     assert told in capsys.readouterr().err
 
 
+def test_options_reach_the_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    backbone = timm.create_model("efficientnet_b0").state_dict()
+    torch.save(backbone, tmp_path / "b0.pth")
+    rows = ["path,label,split,system,corpus,speaker"]
+    for i in (*range(32), *range(64, 80)):
+        label, system = (("real", ""), ("fake", f"tts{i % 4}"))[i % 2]
+        rows.append(
+            f"{data}/{i}.wav,{label},{'dev' if i >= 64 else 'train'},{system},c{i % 3},{'anna' if i % 64 == 0 else i}"
+        )
+    rows.append(f"{data}/33.wav,fake,train,studio voice,Studio,")
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    command = [
+        "--data",
+        str(tmp_path / "set.csv"),
+        "--output",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+    ]
+    command += ["--epochs", "1", "--learning-rate", "1e-30", "--backbone-weights", str(tmp_path / "b0.pth")]
+    assert main([*command, "--leave-out", "Studio"]) is None
+    state = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)["model"]
+    for name in ("blocks.0.0.conv_dw.weight", "blocks.3.1.conv_pw.weight"):
+        assert torch.equal(state[f"network.backbone.{name}"], backbone[name])
+    settings = json.loads((tmp_path / "run" / "best" / "metrics.json").read_text())["settings"]
+    assert settings["data"]["train"]["sources"]["spoofed"].keys() == {"tts1", "tts3"}
+    assert (
+        "flatter" in "".join(capsys.readouterr()) and "b0.pth" in (tmp_path / "run" / "best" / "README.md").read_text()
+    )
+
+
 def test_other_data_are_not_resumed(finished: Path, data: Path, tmp_path: Path) -> None:
     rows = (data / "manifest.csv").read_text().splitlines()
-    (data / "fewer.csv").write_text("\n".join(rows[:1] + rows[3:]))
-    process = train(data / "fewer.csv", finished, "--resume")
+    (tmp_path / "fewer.csv").write_text("\n".join([rows[0], *(f"{data}/{row}" for row in rows[3:])]))
+    process = train(tmp_path / "fewer.csv", finished, "--resume")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "other clips" in errors
 
