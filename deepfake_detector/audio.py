@@ -20,6 +20,7 @@ MAX_CHANNELS = 64
 MAX_SAMPLE = 1e6  # full scale is 1; beyond this a file is broken, and its power would overflow
 MAX_OVERSHOOT = 2.0  # cut off, more than this would make noise of a voice
 CANCELLED = 0.01  # of the channels' power left in their mean; unrelated ones leave 1 / MAX_CHANNELS or more
+OPUS_BITS_PER_SECOND = 40_000  # below it real voices are called fake too often (the checkpoint's card)
 FORMATS = "WAV, AIFF, FLAC, MP3, OGG, Opus, M4A, AAC, WebM, MP4 or MOV"
 
 # Only formats that carry their own sound: a playlist could make FFmpeg open other files or hosts.
@@ -43,6 +44,8 @@ class SourceInfo:
     promised_seconds: float = 0.0  # by the header; 0 if it does not say
     expected_seconds: float = 0.0  # the same, or an estimate from the size of the file
     n_tracks: int = 1
+    codec: str = ""  # by FFmpeg's names
+    n_bytes: int = 0  # of the coded sound
     n_packets: int = 0
     n_damaged: int = 0
     breaks_off: bool = False
@@ -55,6 +58,16 @@ class SourceInfo:
         missing_seconds = self.promised_seconds - self.duration_seconds
         is_damaged = self.n_damaged > 1 + 0.01 * self.n_packets
         return self.breaks_off or is_damaged or missing_seconds > max(0.5, 0.05 * self.duration_seconds)
+
+    @property
+    def bits_per_second(self) -> float:
+        """What the coded sound takes; 0 if there is none."""
+        return 8 * self.n_bytes / self.duration_seconds if self.duration_seconds else 0.0
+
+    @property
+    def is_squeezed_opus(self) -> bool:
+        """True for Opus at a bit rate at which it no longer codes sound but the model of a voice, as in voice messages."""
+        return self.codec == "opus" and self.bits_per_second < OPUS_BITS_PER_SECOND
 
     @property
     def channels_cancel(self) -> bool:
@@ -145,6 +158,7 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
         if not container.streams.audio:
             raise AudioError(f"{path.name} has no sound track; choose a file with sound.")
         stream, info.n_tracks = container.streams.audio[0], len(container.streams.audio)
+        info.codec = stream.codec_context.codec.canonical_name
         info.promised_seconds = _promised_seconds(container, stream)
         _check_length(path, info.promised_seconds)
         info.expected_seconds = info.promised_seconds or (container.duration or 0) / av.time_base
@@ -153,6 +167,7 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
         try:
             for packet in container.demux(stream):
                 info.n_packets += packet.size > 0  # the last one only ends the stream
+                info.n_bytes += packet.size
                 for frame in _decode_packet(packet, info):
                     n_frames += 1
                     _check_frame(path, frame)

@@ -171,6 +171,8 @@ class Detector:
             score = pool_windows(scores[heard])
             probability = self._probability(score)
         real_below, fake_above = (float(bound) for bound in self.model.bounds)
+        if info.is_squeezed_opus:
+            fake_above = 1.0
         windows = tuple(
             Window(
                 float(start), float(end), self._probability(window_score) if is_heard and score is not None else None
@@ -188,6 +190,12 @@ class Detector:
             notes.append("No voice to judge: record at least a short spoken sentence.")
         elif speech_seconds < 2.0:
             notes.append(f"Only {speech_seconds:.1f} seconds of speech: a longer recording gives a surer answer.")
+        if info.is_squeezed_opus and probability is not None and probability >= real_below:
+            kilobits = info.bits_per_second / 1000
+            notes.append(
+                f"This clip is compressed as voice messages are (Opus, {kilobits:.0f} kbit/s), which makes real voices sound "
+                "artificial too, so it is never called a machine. Ask for the original recording."
+            )
         if score is not None and not self.model.is_calibrated:
             notes.append("Nobody has checked how often this checkpoint is right when it is so sure.")
         return Verdict(

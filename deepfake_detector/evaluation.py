@@ -90,7 +90,8 @@ def calibrated(classifier: SpoofClassifier, scores: np.ndarray) -> np.ndarray:
 def report(model: SpoofClassifier, scores: Scores) -> dict:
     """Every figure of the card: overall, per family, per attack of ASVspoof and per corpus.
 
-    EERs are shares (0..1) of the judged clips. What no clip speaks for is None.
+    EERs are shares (0..1) of the judged clips. What no clip speaks for is None. Answers are counted by the model's own bounds,
+    also for voice messages, to which the detector itself never answers "fake".
     """
     labels, values, probabilities = scores.labels, scores.values, calibrated(model, scores.values)
     family, attack, corpus = defaultdict(list), defaultdict(list), defaultdict(list)

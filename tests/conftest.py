@@ -94,10 +94,14 @@ def tone(seconds: float, sample_rate: int = 16_000, hz: float = 440.0) -> np.nda
     return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * sample_rate)) / sample_rate)).astype(np.float32)
 
 
-def encode(path: Path, samples: np.ndarray, sample_rate: int, codec: str, container: str | None = None) -> Path:
+def encode(
+    path: Path, samples: np.ndarray, sample_rate: int, codec: str, container: str | None = None, bit_rate: int = 0
+) -> Path:
     """Write mono float samples with FFmpeg's encoders, as phones and browsers do."""
     with av.open(str(path), "w", format=container) as file:
         stream = file.add_stream(codec, rate=sample_rate, layout="mono")
+        if bit_rate:
+            stream.codec_context.bit_rate = bit_rate
         resampler = av.AudioResampler(stream.format, "mono", sample_rate, stream.codec_context.frame_size or 1024)
         frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
         frame.sample_rate = sample_rate

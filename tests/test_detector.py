@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from deepfake_detector.features import FeatureConfig
 from deepfake_detector.model import log_odds
 from deepfake_detector.plots import draw_inspection
 
-from .conftest import TINY_FEATURES, VOICE, tiny_classifier
+from .conftest import TINY_FEATURES, VOICE, encode, tiny_classifier
 
 COLOUR = replace(TINY_FEATURES, normalise="colour", picture_width=113, picture_height=46)
 
@@ -249,6 +250,22 @@ def test_a_quiet_voice_is_heard(
     assert detector.predict(tmp_path / "quiet.wav").speech_seconds == pytest.approx(as_usual, abs=0.3)
     # Beside a loud voice it is what a pause holds.
     assert detector.predict(tmp_path / "whisper.wav").speech_seconds < 1.6 * as_usual
+
+
+@pytest.mark.parametrize(("file", "codec", "kbits", "is_squeezed"), [
+    ("message.ogg", "libopus", 16, True), ("message.webm", "libopus", 24, True),
+    ("microphone.webm", "libopus", 128, False), ("song.mp3", "libmp3lame", 32, False),
+])  # fmt: skip
+def test_a_voice_message_is_never_called_a_machine_s(
+    detector: Detector, voice: np.ndarray, tmp_path: Path, file: str, codec: str, kbits: int, is_squeezed: bool
+) -> None:
+    model = deepcopy(detector.model)
+    path = encode(tmp_path / file, voice, 16_000, codec, bit_rate=1000 * kbits)
+    for offset, label in ((5.0, "can't tell" if is_squeezed else "fake"), (-5.0, "real")):
+        model.calibration.copy_(torch.tensor([1.0, offset]))
+        verdict = Detector(model, "test").predict(path)
+        assert verdict.label == label and verdict.fake_above == (1.0 if is_squeezed else pytest.approx(0.6))
+        assert any("never called a machine" in note for note in verdict.notes) == (is_squeezed and label != "real")
 
 
 def test_silent_stretches_are_not_judged(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:

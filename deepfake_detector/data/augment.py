@@ -21,6 +21,7 @@ CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundf
     ("WAV ALAW", (8000,), None),
     ("aac", (16000, 22050, 44100), (24, 128)),
     ("libopus", (8000, 16000, 48000), (8, 64)),
+    ("libopus", (16000, 48000), (8, 28)),  # once more as voice messages and calls have it
     ("g722", (16000,), (64, 64)),
     ("libopencore_amrnb", (8000,), (7, 12)),
 )
