@@ -30,8 +30,7 @@ from deepfake_detector.audio import load_audio
 from deepfake_detector.data.augment import Noises, add_noise, reverberate, through_browser, through_ffmpeg, through_rate
 from deepfake_detector.data.manifest import Clip, of_split, read_clips
 from deepfake_detector.detector import BUNDLED
-from deepfake_detector.metrics import equal_error_rate
-from deepfake_detector.model import BONAFIDE, SPOOF
+from deepfake_detector.evaluation import Scores, report
 
 RATE_HZ = 16_000
 
@@ -88,9 +87,9 @@ def treatments(noises: Noises | None) -> dict[str, Callable[[np.ndarray, np.rand
     }
 
 
-def figures_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> dict[str, float]:
-    """Shares (0..1) over the clips that hold a voice after the treatment."""
-    labels, scores, answers = [], [], []
+def figures_of(detector: Detector, clips: list[Clip], treat: Callable | None) -> dict[str, float | None]:
+    """Shares (0..1) over the clips that hold a voice after the treatment; None for an answer that nobody got."""
+    trials = []
     with tempfile.TemporaryDirectory() as folder:
         treated = Path(folder) / "clip.wav"
         for number, clip in enumerate(tqdm(clips, leave=False)):
@@ -99,23 +98,13 @@ def figures_of(detector: Detector, clips: list[Clip], treat: Callable | None) ->
                 samples = treat(load_audio(clip.path, RATE_HZ), np.random.default_rng(number))
                 soundfile.write(treated, samples / max(1.0, float(np.abs(samples).max())), RATE_HZ)
                 path = treated
-            verdict = detector.predict(path)
-            if verdict.score is not None:
-                labels.append(clip.label)
-                scores.append(verdict.score)
-                answers.append(verdict.label)
-    labels, answers = np.array(labels), np.array(answers)
-    wrong = {answer: (labels[answers == answer] != label) for answer, label in (("fake", SPOOF), ("real", BONAFIDE))}
-    return {
-        "eer": equal_error_rate(labels, np.array(scores))[0],
-        "wrong_when_fake": float(wrong["fake"].mean()) if wrong["fake"].size else 0.0,
-        "wrong_when_real": float(wrong["real"].mean()) if wrong["real"].size else 0.0,
-        "cannot_tell": float((answers == "can't tell").mean()),
-    }
+            trials.append((clip, detector.predict(path)))
+    figures = report(detector.model, Scores(trials))
+    return {name: figures[name] for name in ("eer", "wrong_when_fake", "wrong_when_real", "cannot_tell")}
 
 
-def line(name: str, row: dict[str, float], clean: dict[str, float]) -> str:
-    eer, fake, real, unsure = (100 * share for share in row.values())
+def line(name: str, row: dict[str, float | None], clean: dict[str, float | None]) -> str:
+    eer, fake, real, unsure = (100 * (share or 0.0) for share in row.values())
     return f"{name:<28}{eer:6.1f} ({eer - 100 * clean['eer']:+5.1f}){fake:14.1f} / {real:4.1f}{unsure:17.1f}"
 
 
