@@ -1,7 +1,7 @@
 """Waveform augmentation: what phones, rooms and the internet do to a voice, whoever or whatever spoke."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -14,22 +14,34 @@ from scipy.signal import fftconvolve
 from ..audio import MIN_SECONDS, AudioError, load_audio
 from .manifest import DataError, read_table, refuse
 
-CODECS = (  # (codec, sample rates in Hz, bit rates in kbit/s or None) of soundfile ("MP3 ...") and FFmpeg ("aac")
-    ("MP3 MPEG_LAYER_III", (16000, 22050, 44100), None),
-    ("OGG VORBIS", (16000, 22050, 44100), None),
-    ("WAV ULAW", (8000,), None),
-    ("WAV ALAW", (8000,), None),
-    ("aac", (16000, 22050, 44100), (24, 128)),
-    ("libopus", (8000, 16000, 48000), (8, 64)),
-    ("libopus", (16000, 48000), (8, 28)),  # once more as voice messages and calls have it
-    ("g722", (16000,), (64, 64)),
-    ("libopencore_amrnb", (8000,), (7, 12)),
-)
-FAST = {"aac": {"aac_coder": "fast"}, "libopus": {"compression_level": "3"}}  # FFmpeg encoders in half their time
-
 SPEEDS = (0.85, 1.18)  # some three semitones down and up
 LOW_CUT_HZ, LOW_CUT_ORDERS = (40.0, 300.0), 4  # a room's steps to a telephone's band
 MAINS_HZ, HUM_SNR_DB, MAX_OVERTONES = (50.0, 60.0), (10.0, 50.0), 16
+
+
+@dataclass(frozen=True)
+class Codec:
+    """An encoder with what it is fed: `name` is soundfile's "FORMAT SUBTYPE" where there is no bit rate, else FFmpeg's name."""
+
+    name: str
+    sample_rates: tuple[int, ...]
+    kbits_per_second: tuple[int, int] | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+
+# Opus holds an encoder for music (CELT) and one for speech (SILK). At its fast setting it takes the first above some 17 kbit/s;
+# calls and voice messages have the second, which "voip" asks for.
+CODECS = (
+    Codec("MP3 MPEG_LAYER_III", (16000, 22050, 44100)),
+    Codec("OGG VORBIS", (16000, 22050, 44100)),
+    Codec("WAV ULAW", (8000,)),
+    Codec("WAV ALAW", (8000,)),
+    Codec("aac", (16000, 22050, 44100), (24, 128), {"aac_coder": "fast"}),
+    Codec("libopus", (8000, 16000, 48000), (8, 64), {"compression_level": "3"}),
+    Codec("libopus", (8000, 16000, 48000), (6, 32), {"application": "voip"}),
+    Codec("g722", (16000,), (64, 64)),
+    Codec("libopencore_amrnb", (8000,), (7, 12)),
+)
 
 
 @dataclass(frozen=True)
@@ -182,13 +194,14 @@ def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
 
 def through_codec(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Encode and decode with a random codec, rate and quality; length kept, codec delay left in."""
-    codec, rates, bit_rates = CODECS[rng.integers(len(CODECS))]
-    rate = int(rng.choice(rates))
+    codec = CODECS[rng.integers(len(CODECS))]
+    rate = int(rng.choice(codec.sample_rates))
     sent = soxr.resample(samples, sample_rate, rate)
-    if bit_rates is None:
-        decoded, decoded_rate = _through_soundfile(sent, rate, *codec.split(), quality=rng.uniform(0.01, 0.8))
+    if codec.kbits_per_second is None:
+        decoded, decoded_rate = _through_soundfile(sent, rate, *codec.name.split(), quality=rng.uniform(0.01, 0.8))
     else:
-        decoded, decoded_rate = through_ffmpeg(sent, rate, codec, int(1000 * rng.uniform(*bit_rates)), FAST.get(codec))
+        bits_per_second = int(1000 * rng.uniform(*codec.kbits_per_second))
+        decoded, decoded_rate = through_ffmpeg(sent, rate, codec.name, bits_per_second, codec.options)
     return np.resize(soxr.resample(decoded, decoded_rate, sample_rate), len(samples))
 
 
@@ -208,14 +221,8 @@ def through_ffmpeg(
     """One encoder straight into its decoder, without a container between them: (samples,), its sample rate in Hz."""
     encoder = av.CodecContext.create(codec, "w")
     encoder.sample_rate, encoder.layout, encoder.bit_rate = rate, "mono", bits_per_second
-    encoder.format = encoder.codec.audio_formats[0]
     encoder.options = options or {}
-    encoder.open()
-    resampler = av.AudioResampler(encoder.format, "mono", rate, encoder.frame_size or 1024)
-    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
-    frame.sample_rate = rate
-    parts = [*resampler.resample(frame), *resampler.resample(None), None]
-    packets = [packet for part in parts for packet in encoder.encode(part)]
+    packets = encode(samples, encoder)
     decoder = av.CodecContext.create(encoder.codec.canonical_name, "r")
     decoder.sample_rate, decoder.layout, decoder.extradata = rate, "mono", encoder.extradata
     to_float = av.AudioResampler("fltp", "mono")
@@ -226,6 +233,17 @@ def through_ffmpeg(
         for part in to_float.resample(frame)
     ]
     return np.concatenate(decoded), decoder.sample_rate
+
+
+def encode(samples: np.ndarray, encoder: av.AudioCodecContext) -> list[av.Packet]:
+    """All packets of a mono waveform (samples,) at the encoder's rate; opens the encoder."""
+    encoder.format = encoder.codec.audio_formats[0]
+    encoder.open()
+    resampler = av.AudioResampler(encoder.format, "mono", encoder.sample_rate, encoder.frame_size or 1024)
+    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
+    frame.sample_rate = encoder.sample_rate
+    parts = [*resampler.resample(frame), *resampler.resample(None), None]
+    return [packet for part in parts for packet in encoder.encode(part)]
 
 
 def raw_boost(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
