@@ -101,6 +101,14 @@ def test_answers_that_find_no_room_are_one_sentence(checkpoint: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr and "cannot be written: No space left" in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="closes the output as POSIX shells do")
+@pytest.mark.parametrize(("name", "status"), [(VOICE, 0), ("nowhere.wav", 2)])
+def test_with_its_output_closed_the_exit_status_still_tells(checkpoint: Path, name: str, status: int) -> None:
+    command = [sys.executable, "-m", "deepfake_detector", name, "--model", checkpoint]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == status and "Traceback" not in done.stderr
+
+
 def test_missing_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     done = run(VOICE, "--model", tmp_path / "nowhere")
     assert done.returncode == 2 and done.stdout == ""
