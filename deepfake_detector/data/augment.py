@@ -219,10 +219,7 @@ def through_ffmpeg(
     samples: np.ndarray, rate: int, codec: str, bits_per_second: int, options: dict[str, str] | None = None
 ) -> tuple[np.ndarray, int]:
     """One encoder straight into its decoder, without a container between them: (samples,), its sample rate in Hz."""
-    encoder = av.CodecContext.create(codec, "w")
-    encoder.sample_rate, encoder.layout, encoder.bit_rate = rate, "mono", bits_per_second
-    encoder.options = options or {}
-    packets = encode(samples, encoder)
+    packets, encoder = encode(samples, rate, codec, bits_per_second, options)
     decoder = av.CodecContext.create(encoder.codec.canonical_name, "r")
     decoder.sample_rate, decoder.layout, decoder.extradata = rate, "mono", encoder.extradata
     to_float = av.AudioResampler("fltp", "mono")
@@ -235,15 +232,20 @@ def through_ffmpeg(
     return np.concatenate(decoded), decoder.sample_rate
 
 
-def encode(samples: np.ndarray, encoder: av.AudioCodecContext) -> list[av.Packet]:
-    """All packets of a mono waveform (samples,) at the encoder's rate; opens the encoder."""
+def encode(
+    samples: np.ndarray, rate: int, codec: str, bits_per_second: int, options: dict[str, str] | None = None
+) -> tuple[list[av.Packet], av.AudioCodecContext]:
+    """All packets of a mono waveform (samples,) at `rate` in Hz, and the encoder that made them."""
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.sample_rate, encoder.layout, encoder.bit_rate = rate, "mono", bits_per_second
     encoder.format = encoder.codec.audio_formats[0]
+    encoder.options = options or {}
     encoder.open()
-    resampler = av.AudioResampler(encoder.format, "mono", encoder.sample_rate, encoder.frame_size or 1024)
+    resampler = av.AudioResampler(encoder.format, "mono", rate, encoder.frame_size or 1024)
     frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
-    frame.sample_rate = encoder.sample_rate
+    frame.sample_rate = rate
     parts = [*resampler.resample(frame), *resampler.resample(None), None]
-    return [packet for part in parts for packet in encoder.encode(part)]
+    return [packet for part in parts for packet in encoder.encode(part)], encoder
 
 
 def raw_boost(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
