@@ -27,7 +27,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from deepfake_detector import Detector
 from deepfake_detector.audio import load_audio
-from deepfake_detector.data.augment import Noises, add_noise, reverberate, through_browser, through_ffmpeg, through_rate
+from deepfake_detector.data.augment import (
+    Noises,
+    add_noise,
+    reverberate,
+    through_browser,
+    through_ffmpeg,
+    through_filter,
+    through_rate,
+)
 from deepfake_detector.data.manifest import Clip, of_split, read_clips
 from deepfake_detector.detector import BUNDLED
 from deepfake_detector.evaluation import Scores, report
@@ -75,6 +83,13 @@ def treatments(noises: Noises | None) -> dict[str, Callable[[np.ndarray, np.rand
         "white noise 20 dB": lambda x, rng: add_noise(x, rng.standard_normal(len(x)), 20.0),
         "50 Hz hum 20 dB": lambda x, _: add_noise(x, np.sin(2 * np.pi * 50 / RATE_HZ * np.arange(len(x))), 20.0),
         "nothing below 150 Hz": lambda x, _: sosfilt(butter(4, 150, "highpass", fs=RATE_HZ, output="sos"), x),
+        "echo of a desk": lambda x, rng: with_echo(x, rng.uniform(3e-4, 2.5e-3), 0.7),
+        "echo after 120 ms": lambda x, _: with_echo(x, 0.12, 0.4),
+        "noise reduction": lambda x, _: through_filter(x, RATE_HZ, "afftdn", nr=20, nf=-40),
+        "noise gate": lambda x, _: through_filter(
+            x, RATE_HZ, "agate", threshold=0.03, range=0, ratio=9_000, release=50
+        ),
+        "1.25 times as fast": lambda x, _: through_filter(x, RATE_HZ, "atempo", tempo=1.25),
         "small room": lambda x, rng: fftconvolve(x, small_room(rng))[: len(x)],
         "listed room": lambda x, rng: reverberate(x, some_room(noises, rng), rng),
         "-20 dB gain": lambda x, _: x * np.float32(0.1),
@@ -147,6 +162,11 @@ def small_room(rng: np.random.Generator) -> np.ndarray:
     room.add_microphone(mouth_m + distance_m * away)
     room.compute_rir()
     return room.rir[0][0]
+
+
+def with_echo(samples: np.ndarray, delay_seconds: float, gain: float) -> np.ndarray:
+    delay = round(delay_seconds * RATE_HZ)
+    return samples + gain * np.pad(samples, (delay, 0))[: len(samples)]
 
 
 def without_edges(samples: np.ndarray) -> np.ndarray:

@@ -97,9 +97,10 @@ Per family of synthesis, against all bona fide clips:
     + USE
 )
 TRAINED = """Copies of the bona fide clips (vocoded, filtered to another voice, or spliced anew) are extra spoofs, each in the batch of its original.
-Batches pair real and fake of one corpus or page. Augmentation: speed, equaliser, rooms, {noise}, low cut, mains hum, RawBoost,
-a browser's microphone (noise suppression, automatic gain), overdrive, band limits, MP3, Vorbis, Opus, AAC, G.711, G.722 and AMR, time cuts,
-moved edges, random floors, masked bands and stretches.
+Batches pair real and fake of one corpus or page. Augmentation: speed, equaliser, echoes, rooms, {noise}, low cut, mains hum, RawBoost,
+a browser's microphone (noise suppression, automatic gain), overdrive, band limits, what editing programs do (noise reduction,
+gate, compressor, another tempo), MP3, Vorbis, Opus, AAC, G.711, G.722 and AMR, time cuts, moved edges, random floors,
+masked bands and stretches.
 Started from {start};
 {epochs} epochs, seed {seed}, the averaged weights of the epoch with the best dev EER."""
 AVERAGED = """The mean of the weights of {checkpoints}, whose cards tell how each was trained; calibration and bounds are fitted anew."""

@@ -79,6 +79,52 @@ def test_a_room_answers_after_the_voice_which_stays_where_it_was() -> None:
     assert 0.2 < wet[2_300] < 0.8 and wet[:1_990] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_echoes_come_after_the_voice_and_some_so_soon_that_frequencies_vanish() -> None:
+    click, delays, deepest_db = np.eye(1, 8_000, 1_000, dtype=np.float32)[0], [], []
+    for seed in range(40):
+        wet = steps.echo(click, 16_000, np.random.default_rng(seed))
+        found = np.flatnonzero(wet) - 1_000
+        assert found[0] == 0 and wet[1_000] == 1.0 and 1 <= len(found[1:]) <= steps.MAX_ECHOES
+        delays += list(found[1:] / 16_000)
+        deepest_db.append(20 * np.log10(np.abs(np.fft.rfft(wet)).min()))
+    assert min(delays) < 0.001 and 0.1 < max(delays) <= 0.3
+    assert min(deepest_db) < -12
+
+
+def test_noise_reduction_and_gate_quieten_pauses_alone() -> None:
+    noise = 0.003 * np.random.default_rng(0).standard_normal(64_000).astype(np.float32)
+    sound = noise + np.where(np.arange(64_000) // 16_000 % 2, 0.0, 0.5 * tone(4.0) / np.abs(tone(4.0)).max())
+    for name, options in (
+        ("afftdn", {"nr": 20, "nf": -40}),
+        ("agate", {"threshold": 0.03, "range": 0.01, "ratio": 50}),
+    ):
+        out = steps.through_filter(sound, 16_000, name, **options)
+        spoken, pause = slice(36_000, 44_000), slice(56_000, 64_000)
+        assert len(out) == len(sound)
+        assert np.std(out[pause]) < 0.3 * np.std(sound[pause]), name
+        assert np.std(out[spoken]) == pytest.approx(np.std(sound[spoken]), rel=0.05), name
+
+
+def test_another_tempo_keeps_the_pitch_and_compression_evens_out() -> None:
+    sound = (0.5 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)).astype(np.float32)
+    faster = steps.through_filter(sound, 16_000, "atempo", tempo=1.25)
+    assert len(faster) == pytest.approx(32_000 / 1.25, rel=0.03)
+    assert np.argmax(np.abs(np.fft.rfft(faster, 32_000))) / 2 == pytest.approx(440, abs=2)
+    sound[:16_000] *= 0.1
+    even = steps.through_filter(sound, 16_000, "acompressor", threshold=0.05, ratio=8)
+    assert np.std(even[24_000:]) < 0.5 * np.std(sound[24_000:])
+    assert np.std(even[8_000:16_000]) == pytest.approx(np.std(sound[8_000:16_000]), rel=0.1)
+
+
+@pytest.mark.parametrize("name", steps.EDITS)
+def test_every_edit_takes_short_and_silent_clips(voice: np.ndarray, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(steps, "EDITS", {name: steps.EDITS[name]})
+    for samples in (voice, voice[:1_600], np.zeros(16_000, np.float32)):
+        for seed in range(5):
+            out = steps.edit(samples, 16_000, np.random.default_rng(seed))
+            assert len(out) == len(samples) and np.isfinite(out).all() and out.any() == samples.any()
+
+
 def test_another_microphone_has_another_smooth_response() -> None:
     noise = np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
     for seed in range(4):

@@ -46,8 +46,8 @@ from deepfake_detector.resynthesis import filtered_copy, griffin_lim_copy, splic
 from .conftest import ROOT, tone
 
 CHANCES = (
-    "speed", "equaliser", "room", "noise", "low_cut", "hum", "clip", "low_pass", "raw_boost", "microphone", "silence",
-    "time_cut", "codec",
+    "speed", "equaliser", "echo", "room", "noise", "low_cut", "hum", "clip", "low_pass", "edit", "raw_boost", "microphone",
+    "silence", "time_cut", "codec",
 )  # fmt: skip
 ALWAYS = AugmentConfig(**dict.fromkeys(CHANCES, 1.0), noise_snr_db=(10, 20), gain_db=(-20, -1))
 NEVER = AugmentConfig(**dict.fromkeys(CHANCES, 0.0), noise_snr_db=(10, 20), gain_db=(-6, -6))

@@ -1,10 +1,14 @@
 """Waveform augmentation: what phones, rooms and the internet do to a voice, whoever or whatever spoke."""
 
 import io
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 import soundfile
 import soxr
@@ -16,6 +20,7 @@ from .manifest import DataError, read_table, refuse
 
 SPEEDS = (0.85, 1.18)  # some three semitones down and up
 LOW_CUT_HZ, LOW_CUT_ORDERS = (40.0, 300.0), 4  # a room's steps to a telephone's band
+ECHO_SECONDS, ECHO_GAINS, MAX_ECHOES = (2e-4, 0.3), (0.1, 0.8), 3  # from a desk's to a loudspeaker call's
 MAINS_HZ, HUM_SNR_DB, MAX_OVERTONES = (50.0, 60.0), (10.0, 50.0), 16
 
 
@@ -44,12 +49,27 @@ CODECS = (
 )
 
 
+# What programs for sound, film and meetings do to a voice; FFmpeg's filters, for a peak near full scale.
+EDITS: dict[str, Callable[[np.random.Generator], dict]] = {
+    "afftdn": lambda rng: {"nr": rng.uniform(6, 30), "nf": rng.uniform(-65, -30)},  # noise reduction, floor in dB
+    "agate": lambda rng: {
+        "threshold": 10 ** rng.uniform(-2.3, -1.3),
+        "range": rng.uniform(0, 0.2),
+        "ratio": 2 ** rng.uniform(1, 8),
+        "release": rng.uniform(20, 300),
+    },
+    "acompressor": lambda rng: {"threshold": rng.uniform(0.03, 0.3), "ratio": rng.uniform(2, 12), "attack": 5},
+    "atempo": lambda rng: {"tempo": rng.uniform(0.8, 1.35)},  # the pitch stays, unlike in change_speed
+}
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """Chance of each step (0..1) and its range."""
 
     speed: float
     equaliser: float
+    echo: float
     room: float
     noise: float
     noise_snr_db: tuple[float, float]
@@ -57,6 +77,7 @@ class AugmentConfig:
     hum: float
     clip: float
     low_pass: float
+    edit: float
     raw_boost: float
     microphone: float
     silence: float
@@ -101,6 +122,8 @@ def augment(
         samples = cut_time(samples, sample_rate, rng)
     if rng.random() < config.equaliser:
         samples = equalise(samples, rng)
+    if rng.random() < config.echo:
+        samples = echo(samples, sample_rate, rng)
     if rng.random() < config.room:
         samples = reverberate(samples, _draw_room(sample_rate, noises, rng), rng)
     if rng.random() < config.noise:
@@ -117,6 +140,8 @@ def augment(
         samples = overdrive(samples, rng.uniform(1.0, 4.0))
     if rng.random() < config.low_pass:
         samples = through_rate(samples, sample_rate, int(rng.integers(7000, 15500)))
+    if rng.random() < config.edit:
+        samples = edit(samples, sample_rate, rng)
     samples = at_level(samples, rng.uniform(*config.gain_db))
     if rng.random() < config.codec:
         samples = through_codec(samples, sample_rate, rng)
@@ -137,6 +162,15 @@ def equalise(samples: np.ndarray, rng: np.random.Generator, n_points: int = 8, r
     points_db = rng.uniform(-range_db, range_db, n_points)
     curve_db = np.interp(np.linspace(0, n_points - 1, len(spectrum)), np.arange(n_points), points_db)
     return _waveform(spectrum * 10 ** (curve_db / 20), len(samples)).astype(np.float32)
+
+
+def echo(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Add up to three echoes; a desk's comes so soon that some frequencies vanish, a loudspeaker call's is heard."""
+    wet = samples.copy()
+    for _ in range(rng.integers(1, MAX_ECHOES + 1)):
+        delay = round(np.exp(rng.uniform(*np.log(ECHO_SECONDS))) * sample_rate)
+        wet[delay:] += np.float32(rng.choice([-1, 1]) * rng.uniform(*ECHO_GAINS)) * samples[: len(samples) - delay]
+    return wet
 
 
 def reverberate(samples: np.ndarray, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -190,6 +224,34 @@ def through_rate(samples: np.ndarray, sample_rate: int, other_rate: int) -> np.n
 def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     """Bring the peak to a level in dB relative to full scale."""
     return samples * np.float32(10 ** (level_db / 20) / max(float(np.abs(samples).max()), 1e-9))
+
+
+def edit(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """One of EDITS at random; where it makes a clip longer or shorter, the length is kept by cutting or repeating."""
+    name = str(rng.choice(list(EDITS)))
+    loud = at_level(samples, rng.uniform(-6.0, 0.0))
+    return np.resize(through_filter(loud, sample_rate, name, **EDITS[name](rng)), len(samples))
+
+
+def through_filter(samples: np.ndarray, sample_rate: int, name: str, **options: float) -> np.ndarray:
+    """One of FFmpeg's sound filters over a mono waveform (samples,)."""
+    graph = av.filter.Graph()
+    nodes = [
+        graph.add_abuffer(sample_rate=sample_rate, format="flt", layout="mono", time_base=Fraction(1, sample_rate)),
+        graph.add(name, **{key: f"{value:.6f}" for key, value in options.items()}),
+        graph.add("aformat", "sample_fmts=flt:channel_layouts=mono"),
+        graph.add("abuffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="flt", layout="mono")
+    frame.sample_rate, frame.pts = sample_rate, 0
+    parts = []
+    for given in (frame, None):
+        graph.push(given)
+        with suppress(BlockingIOError, EOFError):  # it wants more, or has given all
+            while True:
+                parts.append(graph.pull().to_ndarray()[0])
+    return np.concatenate(parts)
 
 
 def through_codec(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
