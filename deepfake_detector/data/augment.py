@@ -169,7 +169,8 @@ def echo(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.
     wet = samples.copy()
     for _ in range(rng.integers(1, MAX_ECHOES + 1)):
         delay = round(np.exp(rng.uniform(*np.log(ECHO_SECONDS))) * sample_rate)
-        wet[delay:] += np.float32(rng.choice([-1, 1]) * rng.uniform(*ECHO_GAINS)) * samples[: len(samples) - delay]
+        late = np.pad(samples, (delay, 0))[: len(samples)]
+        wet += np.float32(rng.choice([-1, 1]) * rng.uniform(*ECHO_GAINS)) * late
     return wet
 
 
