@@ -30,6 +30,7 @@ from deepfake_detector.audio import load_audio
 from deepfake_detector.data.augment import (
     Noises,
     add_noise,
+    delayed,
     reverberate,
     through_browser,
     through_ffmpeg,
@@ -83,8 +84,8 @@ def treatments(noises: Noises | None) -> dict[str, Callable[[np.ndarray, np.rand
         "white noise 20 dB": lambda x, rng: add_noise(x, rng.standard_normal(len(x)), 20.0),
         "50 Hz hum 20 dB": lambda x, _: add_noise(x, np.sin(2 * np.pi * 50 / RATE_HZ * np.arange(len(x))), 20.0),
         "nothing below 150 Hz": lambda x, _: sosfilt(butter(4, 150, "highpass", fs=RATE_HZ, output="sos"), x),
-        "echo of a desk": lambda x, rng: with_echo(x, rng.uniform(3e-4, 2.5e-3), 0.7),
-        "echo after 120 ms": lambda x, _: with_echo(x, 0.12, 0.4),
+        "echo of a desk": lambda x, rng: x + 0.7 * delayed(x, round(rng.uniform(3e-4, 2.5e-3) * RATE_HZ)),
+        "echo after 120 ms": lambda x, _: x + 0.4 * delayed(x, round(0.12 * RATE_HZ)),
         "noise reduction": lambda x, _: through_filter(x, RATE_HZ, "afftdn", nr=20, nf=-40),
         "noise gate": lambda x, _: through_filter(
             x, RATE_HZ, "agate", threshold=0.03, range=0, ratio=9_000, release=50
@@ -162,11 +163,6 @@ def small_room(rng: np.random.Generator) -> np.ndarray:
     room.add_microphone(mouth_m + distance_m * away)
     room.compute_rir()
     return room.rir[0][0]
-
-
-def with_echo(samples: np.ndarray, delay_seconds: float, gain: float) -> np.ndarray:
-    delay = round(delay_seconds * RATE_HZ)
-    return samples + gain * np.pad(samples, (delay, 0))[: len(samples)]
 
 
 def without_edges(samples: np.ndarray) -> np.ndarray:

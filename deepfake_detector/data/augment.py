@@ -48,9 +48,8 @@ CODECS = (
     Codec("libopencore_amrnb", (8000,), (7, 12)),
 )
 
-
 # What programs for sound, film and meetings do to a voice; FFmpeg's filters, for a peak near full scale.
-EDITS: dict[str, Callable[[np.random.Generator], dict]] = {
+EDITS: dict[str, Callable[[np.random.Generator], dict[str, float]]] = {
     "afftdn": lambda rng: {"nr": rng.uniform(6, 30), "nf": rng.uniform(-65, -30)},  # noise reduction, floor in dB
     "agate": lambda rng: {
         "threshold": 10 ** rng.uniform(-2.3, -1.3),
@@ -169,9 +168,13 @@ def echo(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.
     wet = samples.copy()
     for _ in range(rng.integers(1, MAX_ECHOES + 1)):
         delay = round(np.exp(rng.uniform(*np.log(ECHO_SECONDS))) * sample_rate)
-        late = np.pad(samples, (delay, 0))[: len(samples)]
-        wet += np.float32(rng.choice([-1, 1]) * rng.uniform(*ECHO_GAINS)) * late
+        wet += delayed(samples, delay) * np.float32(rng.choice([-1, 1]) * rng.uniform(*ECHO_GAINS))
     return wet
+
+
+def delayed(samples: np.ndarray, delay: int) -> np.ndarray:
+    """The same waveform (samples,) `delay` samples later, its length kept."""
+    return np.pad(samples, (delay, 0))[: len(samples)]
 
 
 def reverberate(samples: np.ndarray, room: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -238,16 +241,14 @@ def through_filter(samples: np.ndarray, sample_rate: int, name: str, **options: 
     """One of FFmpeg's sound filters over a mono waveform (samples,)."""
     graph = av.filter.Graph()
     nodes = [
-        graph.add_abuffer(sample_rate=sample_rate, format="flt", layout="mono", time_base=Fraction(1, sample_rate)),
+        graph.add_abuffer(sample_rate=sample_rate, format="fltp", layout="mono", time_base=Fraction(1, sample_rate)),
         graph.add(name, **{key: f"{value:.6f}" for key, value in options.items()}),
-        graph.add("aformat", "sample_fmts=flt:channel_layouts=mono"),
+        graph.add("aformat", "sample_fmts=fltp:channel_layouts=mono"),
         graph.add("abuffersink"),
     ]
     graph.link_nodes(*nodes).configure()
-    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="flt", layout="mono")
-    frame.sample_rate, frame.pts = sample_rate, 0
     parts = []
-    for given in (frame, None):
+    for given in (_frame(samples, sample_rate), None):
         graph.push(given)
         with suppress(BlockingIOError, EOFError):  # it wants more, or has given all
             while True:
@@ -305,10 +306,15 @@ def encode(
     encoder.options = options or {}
     encoder.open()
     resampler = av.AudioResampler(encoder.format, "mono", rate, encoder.frame_size or 1024)
-    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
-    frame.sample_rate = rate
-    parts = [*resampler.resample(frame), *resampler.resample(None), None]
+    parts = [*resampler.resample(_frame(np.clip(samples, -1, 1), rate)), *resampler.resample(None), None]
     return [packet for part in parts for packet in encoder.encode(part)], encoder
+
+
+def _frame(samples: np.ndarray, rate: int) -> av.AudioFrame:
+    """A mono waveform (samples,) as FFmpeg takes it."""
+    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+    frame.sample_rate = rate
+    return frame
 
 
 def raw_boost(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
