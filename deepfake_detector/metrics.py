@@ -137,13 +137,12 @@ def fit_bounds(
 
     def widest(side: np.ndarray, wrong: np.ndarray) -> float:
         """Smallest side >= 0.5 at which the weighted share of `wrong` among clips beyond it is small enough."""
+        last = 0.5
         for bound in np.unique(np.concatenate(([0.5], side[side > 0.5]))):
             beyond = side >= bound
             if all(w[beyond & wrong].sum() <= max_error * w[beyond].sum() for w in (weight, np.ones(len(labels)))):
-                return float(bound)
+                return float((last + bound) / 2)  # halfway to the next clip: at a clip, rounding would decide about it
+            last = bound
         return 1.0
 
-    real_below = np.float32(1.0 - widest(1.0 - probabilities, labels == 1))
-    if real_below:  # "real" lies below its bound, not at it: the next larger number takes the last clip in
-        real_below = min(0.5, np.nextafter(real_below, np.float32(1)))
-    return float(real_below), widest(probabilities, labels == 0)
+    return 1.0 - widest(1.0 - probabilities, labels == 1), widest(probabilities, labels == 0)

@@ -137,9 +137,9 @@ def test_bounds_of_a_perfect_and_a_useless_detector() -> None:
     assert fit_bounds(labels, useless, 0.05, 0.5) == (0.0, 1.0)
 
 
-def test_the_last_clip_called_real_lies_below_its_bound() -> None:
-    real_below, fake_above = fit_bounds(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.45, 0.9]), 0.05, 0.5)
-    assert 0.4 < real_below < 0.41 and fake_above == 0.5
+def test_bounds_lie_halfway_between_two_clips() -> None:
+    labels, probabilities = np.array([0, 0, 1, 0, 1, 1]), np.array([0.1, 0.4, 0.45, 0.6, 0.7, 0.9])
+    assert fit_bounds(labels, probabilities, 0.05, 0.5) == pytest.approx((0.425, 0.65))
 
 
 def test_balanced_accuracy_weighs_the_classes_alike() -> None:
