@@ -1,6 +1,7 @@
 """Figures of merit. Scores are larger = more spoof; labels are 0 bona fide, 1 spoof."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -136,13 +137,15 @@ def fit_bounds(
     weight = _weights(labels, bonafide_share)
 
     def widest(side: np.ndarray, wrong: np.ndarray) -> float:
-        """Smallest side >= 0.5 at which the weighted share of `wrong` among clips beyond it is small enough."""
-        last = 0.5
-        for bound in np.unique(np.concatenate(([0.5], side[side > 0.5]))):
+        """Smallest side >= 0.5 at which the weighted share of `wrong` among clips beyond it is small enough.
+
+        It lies halfway between two clips: at a clip, rounding would decide whether that one gets an answer.
+        """
+        sides = np.unique(np.append(side[side > 0.5], 0.5))
+        for below, bound in pairwise([0.5, *sides]):
             beyond = side >= bound
             if all(w[beyond & wrong].sum() <= max_error * w[beyond].sum() for w in (weight, np.ones(len(labels)))):
-                return float((last + bound) / 2)  # halfway to the next clip: at a clip, rounding would decide about it
-            last = bound
+                return float((below + bound) / 2)
         return 1.0
 
     return 1.0 - widest(1.0 - probabilities, labels == 1), widest(probabilities, labels == 0)

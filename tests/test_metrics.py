@@ -140,6 +140,8 @@ def test_bounds_of_a_perfect_and_a_useless_detector() -> None:
 def test_bounds_lie_halfway_between_two_clips() -> None:
     labels, probabilities = np.array([0, 0, 1, 0, 1, 1]), np.array([0.1, 0.4, 0.45, 0.6, 0.7, 0.9])
     assert fit_bounds(labels, probabilities, 0.05, 0.5) == pytest.approx((0.425, 0.65))
+    real_below, fake_above = fit_bounds(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.45, 0.9]), 0.05, 0.5)
+    assert real_below == pytest.approx(0.425) and fake_above == 0.5
 
 
 def test_balanced_accuracy_weighs_the_classes_alike() -> None:
