@@ -47,7 +47,7 @@ EXAMPLES = (  # the human voices come with the gradio package; the others were m
     (str(ASSETS / "espeak_german.flac"), "A robot voice in German"),
 )
 # Gradio knows a file by its name's ending and takes these for neither sound nor film.
-UPLOAD_TYPES = ["audio", "video", ".caf", ".mka", ".m4b", ".w64", ".mts", ".ts", ".amr", ".wma"]
+UPLOAD_TYPES = ["audio", "video", ".caf", ".mka", ".m4b", ".w64", ".mts", ".m2ts", ".ts", ".amr", ".wma"]
 HEADLINES = {
     "real": "Sounds like a real person",
     "fake": "Sounds like a machine",
@@ -149,15 +149,15 @@ def on_gpu(function):
 
 
 def build_page(detector: Detector) -> gr.Blocks:
-    clip_of: dict[str, str | None] = {}  # visitor -> what is in the player now
+    clips_of: dict[str, list[str | None]] = {}  # visitor -> what was in the player; the last one is there now
 
     def clip_changed(path: str | None, visitor: str | None) -> tuple[dict, None]:
         if visitor:
-            clip_of[visitor] = path
+            clips_of.setdefault(visitor, []).append(path)
         return nothing_shown()
 
     def visitor_left(request: gr.Request) -> None:
-        clip_of.pop(request.session_hash, None)
+        clips_of.pop(request.session_hash, None)
 
     @on_gpu
     def judge(
@@ -167,10 +167,10 @@ def build_page(detector: Detector) -> gr.Blocks:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio looks for it here
     ) -> tuple[str, dict, dict | None]:
         """Judge a recording: verdict (HTML), picture, and every figure as JSON."""
-        has_player = visitor in clip_of  # who asks by a program has none
+        has_player = visitor in clips_of  # who asks by a program has none
 
         def tell(heard_seconds: float, expected_seconds: float) -> None:
-            if has_player and clip_of.get(visitor) != path:
+            if has_player and is_outdated(path, clips_of.get(visitor)):
                 raise Dropped
             if expected_seconds > LONG_SECONDS:
                 done = min(heard_seconds / expected_seconds, 1)
@@ -277,6 +277,14 @@ def build_page(detector: Detector) -> gr.Blocks:
 
 def session_of(request: gr.Request) -> str:
     return request.session_hash
+
+
+def is_outdated(path: str, clips: list[str | None] | None) -> bool:
+    """Whether nobody waits for what is said of a clip: another followed it in the player, or the visitor has left (None).
+
+    One that the player has not told of yet is not outdated: of the two requests that a new clip sends, either may come first.
+    """
+    return clips is None or (path in clips and path != clips[-1])
 
 
 def nothing_shown() -> tuple[dict, None]:

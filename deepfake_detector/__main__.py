@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     else:  # whoever reads it wants to open these files
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         detector = Detector.from_pretrained(args.model)
     except CheckpointError as error:
@@ -51,12 +53,17 @@ def _judge_all(detector: Detector, files: list[str], unreadable: list[str]) -> I
         try:
             verdict = detector.predict(path)
         except AudioError as error:
-            tqdm.write(f"{path}: {error}", file=sys.stderr)
+            tqdm.write(shown(f"{path}: {error}"), file=sys.stderr)
             unreadable.append(path)
             continue
         for note in verdict.notes:
-            tqdm.write(f"{path}: {note}", file=sys.stderr)
+            tqdm.write(shown(f"{path}: {note}"), file=sys.stderr)
         yield {**verdict.to_dict(), "file": path}
+
+
+def shown(text: str) -> str:
+    """Text with a file's name in it, without the signs by which a name could steer the terminal, say to forge a line."""
+    return "".join(ascii(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -89,7 +96,7 @@ def write_table(verdicts: Iterable[dict]) -> None:
     for verdict in verdicts:
         probability = verdict["spoof_probability"]
         chance = "" if probability is None else f"p(fake) {percent(probability)}"
-        line = f"{verdict['label']:<11}{chance:>18}{verdict['duration_seconds']:>9.1f} s   {verdict['file']}"
+        line = f"{verdict['label']:<11}{chance:>18}{verdict['duration_seconds']:>9.1f} s   {shown(verdict['file'])}"
         tqdm.write(line, file=sys.stdout)  # keeps clear of the progress bar
         sys.stdout.flush()
 

@@ -42,6 +42,7 @@ class SourceInfo:
 
     duration_seconds: float = 0.0
     promised_seconds: float = 0.0  # by the header; 0 if it does not say
+    end_seconds: float = 0.0  # by the time stamps, in which a recorder may leave out pauses
     expected_seconds: float = 0.0  # the same, or an estimate from the size of the file
     n_tracks: int = 1
     codec: str = ""  # by FFmpeg's names
@@ -55,7 +56,7 @@ class SourceInfo:
     @property
     def is_cut_short(self) -> bool:
         """True if clearly less sound could be decoded than the file promises. A stray damaged packet is no reason."""
-        missing_seconds = self.promised_seconds - self.duration_seconds
+        missing_seconds = self.promised_seconds - max(self.duration_seconds, self.end_seconds)
         is_damaged = self.n_damaged > 1 + 0.01 * self.n_packets
         return self.breaks_off or is_damaged or missing_seconds > max(0.5, 0.05 * self.duration_seconds)
 
@@ -158,6 +159,8 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
         if not container.streams.audio:
             raise AudioError(f"{path.name} has no sound track; choose a file with sound.")
         stream, info.n_tracks = container.streams.audio[0], len(container.streams.audio)
+        if stream.codec_context is None:  # FFmpeg knows no decoder for it
+            raise unreadable
         info.codec = stream.codec_context.codec.canonical_name
         info.promised_seconds = _promised_seconds(container, stream)
         _check_length(path, info.promised_seconds)
@@ -168,11 +171,13 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
             for packet in container.demux(stream):
                 info.n_packets += packet.size > 0  # the last one only ends the stream
                 info.n_bytes += packet.size
+                if packet.pts is not None:
+                    info.end_seconds = max(info.end_seconds, float((packet.pts + packet.duration) * packet.time_base))
                 for frame in _decode_packet(packet, info):
                     n_frames += 1
                     _check_frame(path, frame)
                     yield frame.sample_rate, _to_mono(_to_channels(frame), info)
-        except av.FFmpegError:  # the container itself breaks off: what was decoded so far stands
+        except (av.FFmpegError, IndexError):  # the container breaks off, or av meets a track that begins midway
             info.breaks_off = True
         if n_frames == 0 and info.n_packets:  # no packet at all is a recorder that was stopped at once
             raise unreadable

@@ -28,6 +28,7 @@ from torch import nn
 from .features import FeatureConfig, MelSpectrogram
 
 BONAFIDE, SPOOF = 0, 1
+MAX_LOG_ODDS = 15.0  # beyond it a probability in float32 would be 1, and a bound of 1 means that none is high enough
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"  # the names that the Hub's library gives them
 
 
@@ -182,8 +183,9 @@ class SpoofClassifier(
         return log_odds(self(waveform))
 
     def calibrate(self, score: torch.Tensor) -> torch.Tensor:
-        """Score -> probability of spoof in 0..1, where 0.5 is the decision boundary."""
-        return torch.sigmoid(self.calibration[0] * score + self.calibration[1])
+        """Score -> probability of spoof between 0 and 1, where 0.5 is the decision boundary; never quite 0 or 1."""
+        calibrated = self.calibration[0] * score + self.calibration[1]
+        return torch.sigmoid(calibrated.clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS))
 
     @property
     def is_calibrated(self) -> bool:

@@ -95,17 +95,26 @@ def tone(seconds: float, sample_rate: int = 16_000, hz: float = 440.0) -> np.nda
 
 
 def encode(
-    path: Path, samples: np.ndarray, sample_rate: int, codec: str, container: str | None = None, bit_rate: int = 0
+    path: Path,
+    samples: np.ndarray,
+    sample_rate: int,
+    codec: str,
+    container: str | None = None,
+    bit_rate: int = 0,
+    pause_seconds: int = 0,
 ) -> Path:
-    """Write mono float samples with FFmpeg's encoders, as phones and browsers do."""
+    """Write mono float samples with FFmpeg's encoders, as phones and browsers do; the second half later by a pause."""
     with av.open(str(path), "w", format=container) as file:
         stream = file.add_stream(codec, rate=sample_rate, layout="mono")
         if bit_rate:
             stream.codec_context.bit_rate = bit_rate
         resampler = av.AudioResampler(stream.format, "mono", sample_rate, stream.codec_context.frame_size or 1024)
         frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
-        frame.sample_rate = sample_rate
+        frame.sample_rate, n_samples = sample_rate, 0
         for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            if part and pause_seconds:
+                part.pts = n_samples + pause_seconds * sample_rate * (n_samples > len(samples) / 2)
+                n_samples += part.samples
             for packet in stream.encode(part):
                 file.mux(packet)
     return path

@@ -102,11 +102,24 @@ def test_answers_that_find_no_room_are_one_sentence(checkpoint: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closes the output as POSIX shells do")
-@pytest.mark.parametrize(("name", "status"), [(VOICE, 0), ("nowhere.wav", 2)])
-def test_with_its_output_closed_the_exit_status_still_tells(checkpoint: Path, name: str, status: int) -> None:
-    command = [sys.executable, "-m", "deepfake_detector", name, "--model", checkpoint]
-    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+@pytest.mark.parametrize(("names", "status"), [([VOICE], 0), ([VOICE, "nowhere.wav"], 2)])
+def test_with_an_output_closed_the_exit_status_still_tells(
+    checkpoint: Path, names: list, status: int, closed: str
+) -> None:
+    command = [sys.executable, "-m", "deepfake_detector", *names, "--model", checkpoint]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == status and "Traceback" not in done.stderr
+    assert done.stdout.count("p(fake)") == (closed == "2>&-")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such names")
+def test_a_file_s_name_cannot_steer_the_terminal(checkpoint: Path, tmp_path: Path) -> None:
+    names = [tmp_path / "a\x1b[2K\rreal       p(fake) 3 %.flac", tmp_path / "b\x1b[2K.flac"]
+    shutil.copy(VOICE, names[0])
+    done = run(*names, "--model", checkpoint)
+    assert done.returncode == 2 and not set("\x1b\r") & set(done.stdout + done.stderr)
+    assert "a\\x1b[2K\\rreal" in done.stdout and "b\\x1b[2K.flac" in done.stderr
 
 
 def test_missing_checkpoint_is_one_sentence(tmp_path: Path) -> None:

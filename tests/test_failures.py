@@ -64,6 +64,10 @@ def bad_files(folder: Path) -> dict[str, Path]:
     files["header only.wav"].write_bytes(wav_header(4_000_000_000))
     files["1 Hz.wav"] = folder / "1 Hz.wav"
     files["1 Hz.wav"].write_bytes(wav_header(4_000, rate=1) + bytes(4_000))
+    files["no decoder.wav"] = folder / "no decoder.wav"
+    files["no decoder.wav"].write_bytes(
+        wav_header(32_000).replace(struct.pack("<HH", 1, 1), b"\x34\x12\x01\x00") + bytes(32_000)
+    )
     files["64 bit.wav"] = folder / "64 bit.wav"
     files["64 bit.wav"].write_bytes(wav_header(16_000, bits=64) + bytes(16_000))
     files["long name.wav"] = folder / ("n" * 300 + "long name.wav")
@@ -85,6 +89,7 @@ FAULTS = {
     "nan.wav": "no numbers",
     "inf.wav": "no numbers",
     "huge.wav": "far too large",
+    "no decoder.wav": "is not a recording",
     "64 bit.wav": "unusual kind",
     "long name.wav": "may not be read",
     "ten hours.flac": "longer than 4 hours",
@@ -139,6 +144,16 @@ def test_a_size_that_counts_the_whole_file_is_no_cut(detector: Detector, voice: 
     whole = (tmp_path / "size.wav").read_bytes()
     (tmp_path / "size.wav").write_bytes(whole[:4] + struct.pack("<I", len(whole)) + whole[8:])
     assert not detector.predict(tmp_path / "size.wav").notes
+
+
+@pytest.mark.parametrize("name", ["pause.m4a", "pause.mka"])
+def test_a_pause_in_the_time_stamps_is_no_damage(
+    detector: Detector, voice: np.ndarray, tmp_path: Path, name: str
+) -> None:
+    """As of a recorder that was paused, or that leaves silence out."""
+    path = encode(tmp_path / name, voice, 16_000, "aac", pause_seconds=4)
+    verdict = detector.predict(path)
+    assert verdict.duration_seconds == pytest.approx(len(voice) / 16_000, abs=0.2) and not verdict.notes
 
 
 def test_a_second_sound_track_is_told(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:

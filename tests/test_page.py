@@ -21,7 +21,7 @@ import soxr
 from gradio_client import Client, handle_file
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app import EXAMPLES, HEADLINES, MARK, UPLOADS, build_page, copy_shown, remove_abandoned, sweep
+from app import EXAMPLES, HEADLINES, MARK, UPLOADS, build_page, copy_shown, is_outdated, remove_abandoned, sweep
 from deepfake_detector import Detector
 
 from .conftest import ROOT, VOICE, add_video, encode
@@ -277,6 +277,13 @@ def test_folders_of_pages_that_were_killed_are_removed(tmp_path: Path) -> None:
             os.utime(folder, (0, 0))
     remove_abandoned(tmp_path)
     assert in_use.is_dir() and another.is_dir() and theirs.is_dir() and not abandoned.exists()
+
+
+def test_an_answer_is_dropped_if_another_clip_followed() -> None:
+    assert not is_outdated("b.wav", ["a.wav", "b.wav"]) and is_outdated("a.wav", ["a.wav", "b.wav"])
+    assert not is_outdated("a.wav", ["a.wav", None, "a.wav"])  # chosen again
+    assert not is_outdated("c.wav", ["a.wav", "b.wav"])  # its own request has come before the player's
+    assert is_outdated("a.wav", ["a.wav", None]) and is_outdated("a.wav", None)  # the visitor has left
 
 
 def test_a_copy_that_comes_too_late_is_dropped() -> None:
