@@ -72,6 +72,7 @@ from deepfake_detector.features import FeatureConfig
 from deepfake_detector.files import StorageError, write_whole
 from deepfake_detector.first_recipe import FirstConfig, PictureRun
 from deepfake_detector.hub import HubError, check_repo_id, checked_token, push
+from deepfake_detector.interrupt import WorkerKilled
 from deepfake_detector.model import CONFIG_FILE, CheckpointError, SpoofClassifier, load_imagenet_weights
 from deepfake_detector.training import (
     STATE_FILE,
@@ -210,7 +211,8 @@ def main(arguments: list[str] | None = None) -> str | None:
     try:
         run(parse_arguments(arguments))
     except (
-        DataError, TrainingError, AudioError, CheckpointError, StorageError, HubError, distributed.ProcessError,
+        DataError, TrainingError, AudioError, CheckpointError, StorageError, HubError, WorkerKilled,
+        distributed.ProcessError,
     ) as error:  # fmt: skip
         return f"process {distributed.rank()}: {error}" if distributed.rank() else str(error)
     except PermissionError as error:
@@ -251,6 +253,8 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
     if args.prepare_only:
         raise TrainingError("--prepare-only belongs to --recipe first; the other recipe draws no pictures.")
     device = chosen_device(args.device)
+    if args.compile:  # before the data are read, which may take long
+        check_compiler(device)
     noises = Noises(args.noise, config.features.sample_rate) if args.noise else None  # few files, so before the many
     clips = distributed.by_first(chosen_clips, args, config)
 
@@ -578,6 +582,14 @@ def chosen_device(name: str | None) -> str:
     except (RuntimeError, AssertionError):  # torch's two ways to refuse a device
         raise TrainingError(f"The device {name} cannot be used on this machine.") from None
     return name
+
+
+def check_compiler(device: str) -> None:
+    """Raises TrainingError if nothing can be compiled here, as without a C++ compiler."""
+    try:
+        torch.compile(torch.sin)(torch.zeros(8, device=device))
+    except RuntimeError:
+        raise TrainingError("--compile needs a C++ compiler, as in Debian's package g++; or leave it out.") from None
 
 
 def chosen_clips(args: argparse.Namespace, config: TrainConfig) -> list[Clip]:

@@ -52,20 +52,28 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     aside = path.with_name(path.name + ".partial")
     try:
-        _remove(aside)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        if aside.is_dir():
-            path.mkdir(exist_ok=True)
-            for file in aside.iterdir():
-                os.replace(file, path / file.name)
-        else:
-            os.replace(aside, path)
-    except OSError as error:
-        raise StorageError(_sentence(path, error)) from None
+        with storage_faults_told(path):
+            _remove(aside)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            if aside.is_dir():
+                path.mkdir(exist_ok=True)
+                for file in aside.iterdir():
+                    os.replace(file, path / file.name)
+            else:
+                os.replace(aside, path)
     finally:
         with suppress(OSError):  # what went wrong before has been said
             _remove(aside)
+
+
+@contextmanager
+def storage_faults_told(path: Path) -> Iterator[None]:
+    """Around the writing of `path`: raises StorageError where Python raises OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(_sentence(path, error)) from None
 
 
 def _remove(path: Path) -> None:

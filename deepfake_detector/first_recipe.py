@@ -224,10 +224,10 @@ class PictureRun:
             f"validation loss {validation.loss:.4f}, accuracy {100 * validation.accuracy:.2f} %",
             flush=True,
         )
-        if self.board:
-            show(self.board, row)
         write_csv(self.output / "metrics.csv", self.log)  # first: a run killed between the two repeats the last steps
         self.save_state()
+        if self.board:
+            show(self.board, row)
 
     def save_state(self) -> None:
         """Everything needed to go on; raises StorageError, and then the state saved before is still there."""

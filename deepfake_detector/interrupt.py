@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: training stops between two steps, and its loader's workers leave that to the main process."""
+"""Ctrl-C and SIGTERM: training stops between two steps, and its loader's workers leave that to the main process.
+
+And SIGKILL, which a system without memory sends to a worker: one sentence.
+"""
 
 import multiprocessing
 import signal
@@ -12,6 +15,27 @@ def ignore_signals(worker: int) -> None:
     """Ctrl-C in a terminal and a cluster's SIGTERM reach every process; only the first decides when to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+class WorkerKilled(RuntimeError):
+    """A process that works for this one has been killed; the message is one sentence written for the user."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A process that reads or makes recordings was killed, mostly for want of memory; go on with the same command and "
+            "fewer --workers, and with --resume if it had begun to train."
+        )
+
+
+@contextmanager
+def killed_workers_told() -> Iterator[None]:
+    """Around the use of a DataLoader: raises WorkerKilled if one of its workers is killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise WorkerKilled from None
 
 
 class Stop:

@@ -26,8 +26,8 @@ from .data.manifest import Clip, DataError, of_split
 from .detector import Detector
 from .evaluation import calibrate, score_clips
 from .features import FeatureConfig
-from .files import csv_text, write_whole, written_aside
-from .interrupt import Stop, ignore_signals, stop_on_signal
+from .files import csv_text, storage_faults_told, write_whole, written_aside
+from .interrupt import Stop, ignore_signals, killed_workers_told, stop_on_signal
 from .metrics import equal_error_rate
 from .model import WEIGHTS_FILE, SpoofClassifier
 from .sharpness import still_statistics, uphill
@@ -345,9 +345,9 @@ class Run:
         print(message, flush=True)
         self.log.append(row)
         write_csv(self.output / "metrics.csv", self.log)
+        self.save_state()
         if self.board:
             show(self.board, row)
-        self.save_state()
 
     def save_state(self) -> None:
         """Everything needed to go on; raises StorageError, and then the state saved before is still there."""
@@ -387,7 +387,7 @@ def loaded(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The items of these batches in their order, read by workers that leave Ctrl-C to this process.
 
-    Raises TrainingError if a file has gone or changed since the data were checked.
+    Raises TrainingError if a file has gone or changed since the data were checked, and WorkerKilled.
     """
     loader = DataLoader(
         dataset,
@@ -397,7 +397,8 @@ def loaded(
         worker_init_fn=ignore_signals,
     )
     try:
-        yield from loader
+        with killed_workers_told():
+            yield from loader
     except (AudioError, DataError) as error:
         # From a worker it brings the traceback along; the last line is the sentence.
         raise TrainingError(str(error).splitlines()[-1].split("Error: ")[-1]) from None
@@ -417,9 +418,9 @@ def read_state(output: Path, config: str, data_digest: str) -> dict:
         raise TrainingError(f"There is no run to resume in {output}.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        told, had = json.loads(config), json.loads(state["config"])
+    except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError):
         raise TrainingError(f"{path} is damaged; start again in another folder.") from None
-    told, had = json.loads(config), json.loads(state["config"])
     differing = [key for key in told | had if told.get(key) != had.get(key)]
     if differing:
         raise TrainingError(f"The run in {output} had other settings: {', '.join(differing)}.")
@@ -471,18 +472,20 @@ def half_type(device: torch.device) -> torch.dtype | None:
 
 
 def new_board(output: Path):
-    """TensorBoard's writer into OUTPUT/tensorboard, for which its package must be there."""
+    """TensorBoard's writer into OUTPUT/tensorboard, for which its package must be there; raises StorageError."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(output / "tensorboard")
+    with storage_faults_told(output / "tensorboard"):
+        return SummaryWriter(output / "tensorboard")
 
 
 def show(board, row: dict) -> None:
-    """A row of metrics.csv on TensorBoard."""
-    for name, value in row.items():
-        if name != "epoch" and value is not None:
-            board.add_scalar(name, value, row["epoch"])
-    board.flush()
+    """A row of metrics.csv on TensorBoard; raises StorageError."""
+    with storage_faults_told(Path(board.log_dir)):
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                board.add_scalar(name, value, row["epoch"])
+        board.flush()
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:

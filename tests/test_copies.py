@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,14 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, data: Path) -> None
         said = refusal(tmp_path / "copies", data, *options)
         assert sentence in said, options
         assert not (tmp_path / "copies" / "manifest.csv").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no SIGKILL")
+def test_a_worker_that_is_killed_is_one_sentence(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "deadly").write_text("#!/bin/sh\nkill -9 $PPID\n")
+    (tmp_path / "deadly").chmod(0o755)
+    said = refusal(tmp_path / "copies", data, "--make", "fargan=2", "--fargan-program", tmp_path / "deadly")
+    assert "was killed, mostly for want of memory" in said and not (tmp_path / "copies" / "manifest.csv").exists()
 
 
 def test_every_vocoder_takes_corpora_in_turn() -> None:

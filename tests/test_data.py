@@ -183,6 +183,37 @@ def test_what_is_left_out_is_not_decoded_and_a_wrong_name_is_told_first(tmp_path
     assert "lost.wav" not in str(caught.value)
 
 
+def test_a_wrong_name_to_leave_out_hides_no_other_fault(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["real/a.wav", "fake/b.wav"])
+    with pytest.raises(DataError) as caught:
+        read_sound_clips([tmp_path, tmp_path / "typo"], 16_000, leave_out=["Studio"])
+    assert "no data set at" in str(caught.value) and "no corpus named Studio" in str(caught.value)
+
+
+def test_a_file_that_two_listings_name_is_one_recording(tmp_path: Path) -> None:
+    names = [f"{label}/{i}.wav" for label in ("real", "fake") for i in range(20)]
+    write_clips(tmp_path, names)
+    (tmp_path / "set.csv").write_text(
+        "\n".join(["path,label,group", *(f"{name},{name[:4]},g{name}" for name in names)])
+    )
+    (tmp_path / "link").symlink_to(tmp_path / "real")  # by another name too
+    (tmp_path / "link.csv").write_text("path,label,group\nlink/3.wav,real,another\n")
+    clips = read_clips([tmp_path, tmp_path / "set.csv", tmp_path / "link.csv"])
+    groups: dict[str, set[tuple[str, str]]] = {}
+    for clip in clips:
+        groups.setdefault(os.path.realpath(clip.path), set()).add((clip.group, clip.split))
+    assert len(clips) == 81 and len(groups) == 40 and all(len(listed) == 1 for listed in groups.values())
+
+
+def test_paths_that_no_file_can_have_are_told(tmp_path: Path) -> None:
+    write_clips(tmp_path, ["real/a.wav"])
+    (tmp_path / "circle.wav").symlink_to(tmp_path / "circle.wav")
+    (tmp_path / "set.csv").write_bytes(b"path,label\nreal/a.wav,real\ncircle.wav,fake\nnull\0.wav,fake\n")
+    with pytest.raises(DataError) as caught:
+        read_sound_clips([tmp_path / "set.csv"], 16_000)
+    assert "line 4: no path that a file can have" in str(caught.value) and "circle.wav may not be" in str(caught.value)
+
+
 def test_copies_of_one_recording_share_a_group(tmp_path: Path) -> None:
     write_clips(tmp_path, ["real/anna/1.wav", "fake/anna/1.flac", "fake/ben/1.wav"])
     groups = {clip.path.relative_to(tmp_path).as_posix(): clip.group for clip in read_clips([tmp_path])}
@@ -292,10 +323,13 @@ def test_odd_tables_and_names_are_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=name):
             read_clips([tmp_path / name])
     (tmp_path / "gone.csv").write_text("kind,path,seconds\nrir,gone.wav,9\nnoise,lost.wav,2\nnoise,a.wav,long\n")
+    soundfile.write(tmp_path / "header only.wav", np.zeros(0), 16_000)
+    (tmp_path / "header.csv").write_text("kind,path\nrir,header only.wav\n")
     for name, words in (
         ("latin.csv", "UTF-8"),
         ("quote.csv", "CSV"),
         ("short.csv", "folder"),
+        ("header.csv", "header only.wav holds 0.00 seconds"),
         ("gone.csv", "3 faults"),
     ):
         with pytest.raises(DataError, match=words) as error:

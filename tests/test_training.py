@@ -16,14 +16,17 @@ import timm
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import Dataset
 
 from deepfake_detector import Detector
 from deepfake_detector.data.augment import Noises
 from deepfake_detector.data.manifest import of_split, read_clips
 from deepfake_detector.evaluation import calibrated, score_clips
+from deepfake_detector.files import StorageError
+from deepfake_detector.interrupt import WorkerKilled
 from deepfake_detector.metrics import equal_error_rate, fit_bounds, fit_calibration
 from deepfake_detector.model import BONAFIDE, SPOOF, SpoofClassifier
-from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment, TrainingError
+from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment, TrainingError, loaded, new_board
 from train import RECIPES, main
 
 from .conftest import ROOT, TINY_FEATURES
@@ -316,6 +319,50 @@ def test_a_file_that_vanished_is_one_sentence(killed: Path, data: Path, tmp_path
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in errors
     assert errors.strip().splitlines()[-1].startswith("There is no file called")
+
+
+class Deadly(Dataset):
+    """Kills whoever reads it, as a system without memory does."""
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_worker_that_is_killed_is_one_sentence() -> None:
+    with pytest.raises(WorkerKilled, match="fewer --workers"):
+        list(loaded(Deadly(), [[0]], 1, torch.device("cpu")))
+
+
+def test_a_state_that_is_none_is_one_sentence(data: Path, tmp_path: Path) -> None:
+    for content in ({}, {"config": "no JSON"}, ["list"]):
+        torch.save(content, tmp_path / STATE_FILE)
+        assert "is damaged; start again" in refused(data, tmp_path, "--resume")
+
+
+def test_a_board_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="tensorboard cannot be written"):
+        new_board(tmp_path)
+
+
+def test_without_a_compiler_compile_is_one_sentence_before_the_data_are_read(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "train.py",
+        "--data",
+        "nowhere",
+        "--output",
+        str(tmp_path / "run"),
+        *SETTINGS,
+        "--compile",
+    ]
+    without = {name: value for name, value in os.environ.items() if name not in ("CXX", "CC")}
+    environment = {**without, "PATH": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("--compile needs a C++ compiler")
 
 
 def test_the_seed_decides_the_weights(finished: Path, data: Path, tmp_path: Path) -> None:

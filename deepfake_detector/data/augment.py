@@ -18,6 +18,7 @@ from scipy.signal import fftconvolve
 from ..audio import MIN_SECONDS, AudioError, load_audio
 from .manifest import DataError, read_table, refuse
 
+MIN_ROOM_SECONDS = 0.001
 SPEEDS = (0.85, 1.18)  # some three semitones down and up
 LOW_CUT_HZ, LOW_CUT_ORDERS = (40.0, 300.0), 4  # a room's steps to a telephone's band
 ECHO_SECONDS, ECHO_GAINS, MAX_ECHOES = (2e-4, 0.3), (0.1, 0.8), 3  # from a desk's to a loudspeaker call's
@@ -96,16 +97,18 @@ class Noises:
         faults = []
         for row in read_table(listing, ("path", "kind")):
             try:
-                if row["kind"] == "rir":  # a small room has long faded after half a second
-                    self.rooms.append(load_audio(listing.parent / row["path"], sample_rate, min_seconds=0.0))
-                    continue
-                if row.get("seconds") and float(row["seconds"]) < MIN_SECONDS:  # a click, or else a damaged file
-                    continue
-                self.noises.append(load_audio(listing.parent / row["path"], sample_rate))
-            except AudioError as error:
-                faults.append(f"{(listing.parent / row['path']).parent}: {error}")
+                is_room = row["kind"] == "rir"
+                is_click = not is_room and bool(row.get("seconds")) and float(row["seconds"]) < MIN_SECONDS
             except ValueError:
                 faults.append(f"{listing} has a length that is no number: {row['seconds']}")
+                continue
+            try:
+                if is_room:  # a small one has long faded after half a second
+                    self.rooms.append(load_audio(listing.parent / row["path"], sample_rate, MIN_ROOM_SECONDS))
+                elif not is_click:  # else it would count as a damaged file
+                    self.noises.append(load_audio(listing.parent / row["path"], sample_rate))
+            except AudioError as error:
+                faults.append(f"{(listing.parent / row['path']).parent}: {error}")
         refuse(faults)
 
 

@@ -22,9 +22,10 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, partial
 from itertools import cycle
-from multiprocessing import Pool
 from pathlib import Path
 from subprocess import CalledProcessError, run
 
@@ -36,6 +37,7 @@ from tqdm import tqdm
 
 from ..audio import AudioError, load_audio
 from ..files import StorageError, csv_text, write_wav, write_whole
+from ..interrupt import WorkerKilled, ignore_signals
 from ..model import BONAFIDE
 from .manifest import Clip, DataError, read_clips
 
@@ -201,22 +203,17 @@ def _in_turn(clips: list[Clip], seed: int) -> list[Clip]:
     return [clip for _, clip in sorted(numbered, key=lambda pair: pair[0])]
 
 
-class CopyMaker:
-    """Task (clip, system, file) -> writes the copy; its vocoders are loaded once a process."""
+@cache
+def held_vocoder(system: str, program: Path | None) -> Vocoder:
+    """As `vocoder`, but loaded once a process."""
+    torch.set_num_threads(1)
+    return vocoder(system, program)
 
-    def __init__(self, program: Path | None) -> None:
-        self.program = program
-        self.vocoders: dict[str, Vocoder] = {}
 
-    def __call__(self, task: tuple[Clip, str, Path]) -> None:
-        clip, system, file = task
-        if file.is_file():  # a run that was killed goes on
-            return
-        if system not in self.vocoders:
-            torch.set_num_threads(1)
-            self.vocoders[system] = vocoder(system, self.program)
-        samples = self.vocoders[system](load_audio(clip.path, SAMPLE_RATE))
-        write_wav(file, samples, SAMPLE_RATE)
+def make_copy(program: Path | None, clip: Clip, system: str, file: Path) -> None:
+    """Write the copy; a file that is there is kept, so that a run that was killed goes on."""
+    if not file.is_file():
+        write_wav(file, held_vocoder(system, program)(load_audio(clip.path, SAMPLE_RATE)), SAMPLE_RATE)
 
 
 def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program: Path | None, n_workers: int) -> None:
@@ -234,9 +231,14 @@ def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program
         tasks.append((clip, system, folder / name))
         original = os.path.relpath(clip.path.resolve(), folder.resolve())
         rows.append((name, "spoof", clip.split, system, "vocoder", clip.corpus, clip.group, original))
-    with Pool(n_workers) as pool:
-        for _ in tqdm(pool.imap_unordered(CopyMaker(program), tasks, chunksize=1), "copying", len(tasks)):
-            pass
+    with ProcessPoolExecutor(n_workers, initializer=ignore_signals, initargs=(0,)) as pool:
+        try:
+            for _ in tqdm(pool.map(partial(make_copy, program), *zip(*tasks, strict=True)), "copying", len(tasks)):
+                pass
+        except BrokenProcessPool:
+            raise WorkerKilled from None
+        finally:
+            pool.shutdown(cancel_futures=True)
     write_whole(folder / "manifest.csv", csv_text(COLUMNS, rows))
 
 
@@ -244,8 +246,10 @@ def main(arguments: list[str] | None = None) -> str | None:
     """Run the command; returns the sentence for the user if it failed."""
     try:
         run_command(arguments)
-    except (AudioError, DataError, StorageError) as error:
+    except (AudioError, DataError, StorageError, WorkerKilled) as error:
         return str(error)
+    except KeyboardInterrupt:
+        return "Stopped. The same command goes on with what is missing."
     except CalledProcessError as error:
         return f"The vocoder stopped: {error}."
 

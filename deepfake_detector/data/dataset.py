@@ -11,7 +11,7 @@ from ..audio import fill_window, load_audio
 from ..model import BONAFIDE, SPOOF
 from ..resynthesis import filtered_copy, griffin_lim_copy, spliced_copy
 from .augment import AugmentConfig, Noises, augment
-from .manifest import UNKNOWN, Clip, DataError
+from .manifest import UNKNOWN, Clip, DataError, real_path
 
 Draw = tuple[int, int, bool]  # (clip index, seed of the item, make a copy of it)
 
@@ -135,11 +135,11 @@ class BalancedBatches:
 
 def _copies(clips: list[Clip]) -> dict[int, list[int]]:
     """Index of a recording -> indices of the copies that the data set holds."""
-    index_of = {clip.path.resolve(): i for i, clip in enumerate(clips) if clip.label == BONAFIDE}
+    index_of = {real_path(clip.path): i for i, clip in enumerate(clips) if clip.label == BONAFIDE}
     copies: dict[int, list[int]] = {}
     for i, clip in enumerate(clips):
-        if clip.label == SPOOF and clip.original and clip.original.resolve() in index_of:
-            copies.setdefault(index_of[clip.original.resolve()], []).append(i)
+        if clip.label == SPOOF and clip.original and real_path(clip.original) in index_of:
+            copies.setdefault(index_of[real_path(clip.original)], []).append(i)
     return copies
 
 

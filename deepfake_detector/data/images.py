@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ..audio import AudioError, fill_window, load_audio
 from ..features import FeatureConfig, MelSpectrogram
 from ..files import StorageError, csv_text, write_whole
+from ..interrupt import killed_workers_told
 from ..model import BONAFIDE, SPOOF
 from .augment import AugmentConfig, augment
 from .manifest import Clip, DataError, refuse
@@ -88,7 +89,7 @@ def make_pictures(
 ) -> None:
     """Draw the pictures and their label file into a folder, in `n_workers` processes; files that are there are kept.
 
-    Raises DataError if the folder holds another set, or naming every recording that cannot be drawn.
+    Raises DataError if the folder holds another set, or naming every recording that cannot be drawn; and WorkerKilled.
     """
     settings = json.dumps({"features": asdict(features), "augmentation": asdict(augmentation)}, indent=2) + "\n"
     for name, text in ((SETTINGS_FILE, settings), (LABELS_FILE, labels_csv(pictures))):
@@ -100,11 +101,12 @@ def make_pictures(
     painter = Painter(missing, folder, features, augmentation)
     done = tqdm(DataLoader(painter, batch_size=None, num_workers=n_workers), "drawing pictures", leave=False)
     faults = {}
-    for fault in done:
-        if isinstance(fault, StorageError):  # the next picture would meet the same
-            raise fault
-        if fault:
-            faults[fault] = None  # once, however many pictures a recording has
+    with killed_workers_told():
+        for fault in done:
+            if isinstance(fault, StorageError):  # the next picture would meet the same
+                raise fault
+            if fault:
+                faults[fault] = None  # once, however many pictures a recording has
     refuse(list(faults), " recordings cannot be drawn")
 
 

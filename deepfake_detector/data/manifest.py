@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..audio import AudioError, stream_audio
+from ..interrupt import killed_workers_told
 from ..model import BONAFIDE, SPOOF
 from .asvspoof import PROTOCOL_FOLDER, read_protocols
 
@@ -75,18 +76,22 @@ def read_sound_clips(
     of the corpora to leave out (see `without_corpora`) are not even decoded, and unknown names are refused at once.
     """
     clips, faults = _read_sources(sources)
-    clips = [clip for clip in without_corpora(clips, leave_out) if split in (clip.split, "all")]
+    try:
+        clips = [clip for clip in without_corpora(clips, leave_out) if split in (clip.split, "all")]
+    except DataError as error:
+        refuse([*faults, str(error)])
     unreadable = find_unreadable(clips, sample_rate, n_workers)
     refuse(faults + ([] if skip_bad_files else list(unreadable.values())))
     return [clip for clip in clips if clip.path not in unreadable], unreadable
 
 
 def find_unreadable(clips: list[Clip], sample_rate: int, n_workers: int = 0) -> dict[Path, str]:
-    """Decode every file once, in `n_workers` processes: path -> fault of those that cannot be read."""
+    """Decode every file once, in `n_workers` processes: path -> fault of those that cannot be read; raises WorkerKilled."""
     files = list(dict.fromkeys(clip.path for clip in clips))
     checks = DataLoader(_Checks(files, sample_rate), batch_size=None, num_workers=n_workers)
     faults = zip(files, tqdm(checks, "checking files", leave=False), strict=True)
-    return {path: fault for path, fault in faults if fault}
+    with killed_workers_told():
+        return {path: fault for path, fault in faults if fault}
 
 
 class _Checks(Dataset):
@@ -150,17 +155,16 @@ def _with_groups(clips: list[Clip]) -> list[Clip]:
     """
     if all(clip.group for clip in clips):
         return clips
-    group_of = {clip.path.resolve(): clip.group for clip in clips if clip.group}
+    group_of = {real_path(clip.path): clip.group for clip in clips if clip.group}
 
     def group_of_original(original: Path) -> str:
         return group_of.get(original) or "/".join(original.parts[-2:])
 
-    return [clip if clip.group else replace(clip, group=group_of_original(clip.original.resolve())) for clip in clips]
+    return [clip if clip.group else replace(clip, group=group_of_original(real_path(clip.original))) for clip in clips]
 
 
 def _with_relatives_together(clips: list[Clip]) -> list[Clip]:
-    """The clips, all groups made one that hold the same speaker, or a recording and copies of it."""
-    originals = {clip.original.resolve() for clip in clips if clip.original}
+    """The clips, all groups made one that hold the same speaker, the same file, or a recording and copies of it."""
     joined: dict[str, str] = {}  # a group -> another that it is part of
 
     def whole(group: str) -> str:
@@ -171,8 +175,7 @@ def _with_relatives_together(clips: list[Clip]) -> list[Clip]:
     first_group: dict[str | Path, str] = {}  # of a speaker or a recording
     for clip in clips:
         relations = [clip.speaker] if clip.speaker else []
-        if originals:
-            relations += {file.resolve() for file in (clip.path, clip.original) if file} & originals
+        relations += [real_path(file) for file in (clip.path, clip.original) if file]
         for relation in relations:
             groups = {whole(clip.group), whole(first_group.setdefault(relation, clip.group))}
             if len(groups) > 1:
@@ -204,15 +207,20 @@ def _contradictions(clips: list[Clip]) -> list[str]:
     """Files that are listed with two labels or in two splits, and copies that are not in the split of their recording."""
     told: dict[Path, set[tuple[int, str]]] = {}
     for clip in clips:
-        told.setdefault(clip.path.resolve(), set()).add((clip.label, clip.split))
+        told.setdefault(real_path(clip.path), set()).add((clip.label, clip.split))
     faults = [f"{path} is listed with two labels or in two splits" for path, listed in told.items() if len(listed) > 1]
     split_of = {path: split for path, listed in told.items() for _, split in listed}
     for clip in clips:
-        if clip.original and split_of.setdefault(clip.original.resolve(), clip.split) != clip.split:
+        if clip.original and split_of.setdefault(real_path(clip.original), clip.split) != clip.split:
             faults.append(
                 f"{clip.path} is in another split than {clip.original.name}, which it copies, or its other copies"
             )
     return faults
+
+
+def real_path(path: Path) -> Path:
+    """The same for every name of a file. Unlike Path.resolve it takes links that lead in a circle, as a file may be told of."""
+    return Path(os.path.realpath(path))
 
 
 def torn_groups(clips: list[Clip]) -> list[str]:
@@ -257,8 +265,8 @@ def _read_csv(path: Path, faults: list[str]) -> list[Clip]:
     for line, row in enumerate(read_table(path, ("path", "label")), start=2):
         if row["label"].strip().lower() not in LABELS or (row.get("split") or "train") not in SPLITS:
             faults.append(f"{path}, line {line}: unknown label {row['label']!r} or split {row.get('split')!r}")
-        elif not row["path"]:
-            faults.append(f"{path}, line {line}: no path")
+        elif not row["path"] or "\0" in row["path"] + (row.get("original") or ""):
+            faults.append(f"{path}, line {line}: no path that a file can have")
         else:
             clips.append(_clip(row, path.parent))
     return clips
