@@ -321,6 +321,21 @@ def test_a_file_that_vanished_is_one_sentence(killed: Path, data: Path, tmp_path
     assert errors.strip().splitlines()[-1].startswith("There is no file called")
 
 
+@pytest.mark.parametrize("half_type", [torch.bfloat16, torch.float16])
+def test_steps_in_half_precision_are_about_the_same(data: Path, tmp_path: Path, half_type: torch.dtype) -> None:
+    """As on CUDA, where whole steps run so; the scaler that float16 needs among them."""
+    whole, half = (new_run(data, tmp_path / name, learning_rate=1e-3, warmup_share=0.01) for name in ("whole", "half"))
+    half.half_type = half_type
+    half.scaler = torch.amp.GradScaler("cpu", enabled=half_type is torch.float16)
+    batches = list(whole.batches(0))[:2]
+    losses = [[run.train_step(*batch) for batch in 3 * batches] for run in (whole, half)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
+    assert losses[1][-1] < losses[1][0]
+    assert all(
+        weight.dtype == torch.float32 for weight in half.model.state_dict().values() if weight.is_floating_point()
+    )
+
+
 class Deadly(Dataset):
     """Kills whoever reads it, as a system without memory does."""
 
