@@ -83,6 +83,7 @@ from deepfake_detector.training import (
     new_board,
     refuse_to_overwrite,
     save_checkpoint,
+    with_own_statistics,
 )
 
 FEATURES = FeatureConfig(
@@ -186,6 +187,7 @@ RECIPES = {
         warmup_share=0.03,
         sam_rho=0.0,
         ema_decay=0.998,
+        statistics_batches=96,
         evaluate_every=4,
         label_smoothing=0.05,
         bonafide_share=0.6,  # people try their own voice first, and to call it fake is the worse error
@@ -200,7 +202,7 @@ RECIPES = {
 
 TRAINS_NOTHING = {  # options, and all that goes with them
     "evaluate": ("data", "output", "device", "workers", "skip_bad_files", "split", "asvspoof_scores"),
-    "average": ("data", "output", "device", "workers", "leave_out", "license", "push_to_hub", "private"),
+    "average": ("data", "noise", "output", "device", "workers", "leave_out", "license", "push_to_hub", "private"),
 }
 SKIPPED_FILE = "skipped.txt"  # of an output folder: unreadable files and what is wrong with them
 NO_DOUBT = {"real_below": 0.5, "fake_above": 0.5}  # the first recipe has no "can't tell"
@@ -291,14 +293,16 @@ def train_default(config: TrainConfig, args: argparse.Namespace) -> None:
 
 
 def average(args: argparse.Namespace) -> None:
-    """The mean of the weights of several checkpoints, calibrated and measured on the dev split."""
+    """The mean of the weights of several checkpoints, its statistics from the train split, calibrated and measured on dev."""
     refuse_to_overwrite(args.output)
-    model = mean_of(args.average).rounded()
-    clips = without_corpora(read_clips(args.data), args.leave_out or ())  # those to train on are told in the card
-    dev_clips = of_split(clips, "dev")
+    model, device = mean_of(args.average), chosen_device(args.device)
+    config = replace(RECIPES["default"], features=model.config)
+    noises = Noises(args.noise, config.features.sample_rate) if args.noise else None
+    clips = without_corpora(read_clips(args.data), args.leave_out or ())
+    train_clips, dev_clips = of_split(clips, "train"), of_split(clips, "dev")
     check_clips(dev_clips, model.config.sample_rate, args.workers)
-    scores = score_clips(Detector(model, "mean", chosen_device(args.device)), dev_clips)
-    config = RECIPES["default"]
+    model = with_own_statistics(model.to(device), train_clips, config, noises, args.workers, device)
+    scores = score_clips(Detector(model, "mean", device), dev_clips)
     calibrate(model, scores, config.bonafide_share, config.max_wrong_share)
     save_checkpoint(model, args.output / "best")
     made = {"average": args.average, "bonafide_share": config.bonafide_share, "data": summarise(clips)}

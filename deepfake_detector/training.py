@@ -7,14 +7,16 @@ import math
 import pickle
 import time
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import timm
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -60,6 +62,7 @@ class TrainConfig:
     warmup_share: float
     sam_rho: float  # how far sharpness-aware minimisation climbs (Euclidean); 0: not at all, in half the time
     ema_decay: float
+    statistics_batches: int  # at most, from which averaged weights get the statistics of their batch norms
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
     bonafide_share: float  # of the recordings that the probability is meant for; more spares real voices at 0.5
@@ -112,6 +115,42 @@ def mean_of(checkpoints: list[str | Path]) -> SpoofClassifier:
         _check_alike(other, first, checkpoint)
         mean.update_parameters(other)
     return mean.module
+
+
+def with_own_statistics(
+    averaged: SpoofClassifier,
+    clips: list[Clip],
+    config: TrainConfig,
+    noises: Noises | None,
+    n_workers: int,
+    device: str | torch.device,
+) -> SpoofClassifier:
+    """Averaged weights, as a saved checkpoint has them, with batch norms' statistics from windows of these clips, treated.
+
+    The mean of networks does not have the mean of their statistics (Izmailov et al. 2018, "Averaging weights leads to wider
+    optima and better generalization", arXiv:1803.05407, section 3.2); and those of training come from shorter pictures and
+    ones with masks, which no picture that is judged has.
+    """
+    sampler = balanced_batches(clips, config)
+    sampler.epoch = config.epochs  # draws that no epoch has had
+    batches, device = islice(sampler, config.statistics_batches), torch.device(device)
+    windows = training_windows(clips, config, noises, config.features.window_seconds)
+    items = loaded(windows, batches, n_workers, device)
+    model = deepcopy(averaged).eval()
+    n_batches = min(config.statistics_batches, len(sampler))
+    update_bn(tqdm(items, "statistics", n_batches, leave=False), model, device)
+    return model.rounded()
+
+
+def balanced_batches(clips: list[Clip], config: TrainConfig) -> BalancedBatches:
+    """The batches that these clips are drawn in."""
+    return BalancedBatches(clips, config.batch_size, config.copies_per_batch, config.place_share, config.seed)
+
+
+def training_windows(clips: list[Clip], config: TrainConfig, noises: Noises | None, seconds: float) -> TrainingWindows:
+    """Pieces of these clips, treated as they are for training."""
+    rate = config.features.sample_rate
+    return TrainingWindows(clips, rate, round(seconds * rate), config.augment, noises)
 
 
 def _check_alike(other: SpoofClassifier, ours: SpoofClassifier, checkpoint: str | Path) -> None:
@@ -189,12 +228,8 @@ class Run:
             self.model.network = timm.layers.convert_sync_batchnorm(self.model.network)
         self.random_floor = RandomFloor(config.floor_share, config.floor_db)
         self.spec_augment = SpecAugment(config.mask_rows, config.mask_frames)
-        self.sampler = BalancedBatches(
-            self.train_clips, config.batch_size, config.copies_per_batch, config.place_share, config.seed
-        )
-        sample_rate = config.features.sample_rate
-        crop_samples = round(config.crop_seconds * sample_rate)
-        self.dataset = TrainingWindows(self.train_clips, sample_rate, crop_samples, config.augment, noises)
+        self.sampler, self.noises = balanced_batches(self.train_clips, config), noises
+        self.dataset = training_windows(self.train_clips, config, noises, config.crop_seconds)
         self.parameters = list(self.model.parameters())
         groups = _weight_groups(self.model, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)  # one kernel, not one a tensor
@@ -225,7 +260,7 @@ class Run:
                 distributed.by_first(self.save_state)
             while self.epoch < self.config.epochs:
                 if self._train_epoch(n_workers, stop):
-                    self._finish_epoch()
+                    self._finish_epoch(n_workers)
                 if distributed.any_process(stop.is_set):  # in the epoch, or while dev was measured
                     distributed.by_first(self._end_early)
 
@@ -316,7 +351,7 @@ class Run:
         rest = (progress - self.config.warmup_share) / (1 - self.config.warmup_share)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * rest))  # plain floats: the saved state holds no numpy
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, n_workers: int) -> None:
         """Write the log; on every `evaluate_every`-th epoch keep the averaged weights if they are the best on dev."""
         row = {
             "epoch": self.epoch + 1,
@@ -328,12 +363,15 @@ class Run:
             "clips_per_second": round(self.step * self.config.batch_size / self.seconds, 2),
         }
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-        distributed.by_first(self._record, row)
+        distributed.by_first(self._record, row, n_workers)
 
-    def _record(self, row: dict) -> None:
+    def _record(self, row: dict, n_workers: int) -> None:
         message = f"epoch {row['epoch']}: loss {row['train_loss']:.4f}"
         if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
-            classifier = self.ema.module.rounded()  # what is measured and calibrated is what is saved
+            # What is measured and calibrated is what is saved.
+            classifier = with_own_statistics(
+                self.ema.module, self.train_clips, self.config, self.noises, n_workers, self.device
+            )
             scores = score_clips(Detector(classifier, "dev", self.device), self.dev_clips)
             eer, _ = equal_error_rate(scores.labels, scores.values)
             row |= {"dev_eer": round(eer, 5), "unjudged": len(scores.unjudged)}

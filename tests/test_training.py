@@ -26,7 +26,16 @@ from deepfake_detector.files import StorageError
 from deepfake_detector.interrupt import WorkerKilled
 from deepfake_detector.metrics import equal_error_rate, fit_bounds, fit_calibration
 from deepfake_detector.model import BONAFIDE, SPOOF, SpoofClassifier
-from deepfake_detector.training import STATE_FILE, RandomFloor, Run, SpecAugment, TrainingError, loaded, new_board
+from deepfake_detector.training import (
+    STATE_FILE,
+    RandomFloor,
+    Run,
+    SpecAugment,
+    TrainingError,
+    loaded,
+    new_board,
+    with_own_statistics,
+)
 from train import RECIPES, main
 
 from .conftest import ROOT, TINY_FEATURES
@@ -206,8 +215,23 @@ def test_what_is_kept_are_the_averaged_weights(data: Path, tmp_path: Path) -> No
     run = new_run(data, tmp_path, epochs=1)
     run.fit(0)
     kept, averaged = SpoofClassifier.load(tmp_path / "best").network, run.ema.module.rounded().network
-    assert all(torch.equal(value, kept.state_dict()[name]) for name, value in averaged.state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), averaged.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(kept.parameters(), run.model.network.parameters(), strict=True))
+
+
+def test_statistics_of_averaged_weights_are_those_of_unmasked_items(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path, dropout=0.0, statistics_batches=2)
+    renewed = with_own_statistics(run.model, run.train_clips, run.config, None, 0, "cpu")
+    run.sampler.epoch = run.config.epochs
+    waveforms = [run.dataset[draw][0] for batch in list(run.sampler)[:2] for draw in batch]
+    first = run.model.network.blocks[0]
+    with torch.no_grad():  # of equal batches, so the mean of two means is the mean over all
+        seen = first[0](run.model.features(torch.stack(waveforms)))
+    assert len(waveforms) == 64
+    assert renewed.network.blocks[0][1].running_mean == pytest.approx(seen.mean((0, 2, 3)), rel=2e-3, abs=1e-3)
+    assert not torch.equal(renewed.network.blocks[0][1].running_var, first[1].running_var)
+    weights = zip(renewed.parameters(), run.model.rounded().parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights) and not renewed.training
 
 
 def test_pictures_are_masked_and_noises_are_used_in_training(
@@ -614,10 +638,13 @@ def test_the_mean_of_two_checkpoints_is_calibrated_and_measured(
     command = ["--data", str(data), "--output", str(output), "--workers", "0", "--average", str(finished / "best")]
     assert main([*command, str(other)]) is None
     ours, *theirs = (load_file(folder / "model.safetensors") for folder in (output / "best", finished / "best", other))
-    weights = [name for name in ours if name.startswith("network") and ours[name].is_floating_point()]
-    for name in weights:
+    for name in dict(classifier.network.named_parameters(prefix="network")):
         mean = (theirs[0][name].float() + theirs[1][name].float()) / 2
         assert torch.allclose(ours[name].float(), mean, rtol=2e-3, atol=1e-5), name
+    spread = "network.blocks.0.1.running_var"  # noise on the weights makes it another one than the mean of theirs
+    assert not torch.allclose(
+        ours[spread].float(), (theirs[0][spread].float() + theirs[1][spread].float()) / 2, rtol=1e-2
+    )
     kept = Detector.from_pretrained(output / "best")
     scores = score_clips(kept, of_split(read_clips([data]), "dev"))
     fitted = fit_calibration(scores.labels, scores.values, RECIPES["default"].bonafide_share)
