@@ -187,7 +187,6 @@ RECIPES = {
         warmup_share=0.03,
         sam_rho=0.0,
         ema_decay=0.998,
-        statistics_batches=96,
         evaluate_every=4,
         label_smoothing=0.05,
         bonafide_share=0.6,  # people try their own voice first, and to call it fake is the worse error

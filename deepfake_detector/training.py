@@ -35,6 +35,7 @@ from .model import WEIGHTS_FILE, SpoofClassifier
 from .sharpness import still_statistics, uphill
 
 STATE_FILE = "training_state.pt"
+STATISTICS_BATCHES = 96  # of training, from which the mean of checkpoints gets the statistics of its batch norms
 SAVE_EVERY_SECONDS = 120.0
 
 
@@ -62,7 +63,6 @@ class TrainConfig:
     warmup_share: float
     sam_rho: float  # how far sharpness-aware minimisation climbs (Euclidean); 0: not at all, in half the time
     ema_decay: float
-    statistics_batches: int  # at most, from which averaged weights get the statistics of their batch norms
     evaluate_every: int  # epochs; the last one is always evaluated
     label_smoothing: float
     bonafide_share: float  # of the recordings that the probability is meant for; more spares real voices at 0.5
@@ -118,27 +118,25 @@ def mean_of(checkpoints: list[str | Path]) -> SpoofClassifier:
 
 
 def with_own_statistics(
-    averaged: SpoofClassifier,
+    mean: SpoofClassifier,
     clips: list[Clip],
     config: TrainConfig,
     noises: Noises | None,
     n_workers: int,
     device: str | torch.device,
 ) -> SpoofClassifier:
-    """Averaged weights, as a saved checkpoint has them, with batch norms' statistics from windows of these clips, treated.
+    """The mean of networks, as a saved checkpoint has it, with batch norms' statistics from windows of these clips, treated.
 
-    The mean of networks does not have the mean of their statistics (Izmailov et al. 2018, "Averaging weights leads to wider
-    optima and better generalization", arXiv:1803.05407, section 3.2); and those of training come from shorter pictures and
-    ones with masks, which no picture that is judged has.
+    For its activations do not have the mean of the networks' statistics (Izmailov et al. 2018, "Averaging weights leads to
+    wider optima and better generalization", arXiv:1803.05407, section 3.2).
     """
     sampler = balanced_batches(clips, config)
     sampler.epoch = config.epochs  # draws that no epoch has had
-    batches, device = islice(sampler, config.statistics_batches), torch.device(device)
+    batches, device = islice(sampler, STATISTICS_BATCHES), torch.device(device)
     windows = training_windows(clips, config, noises, config.features.window_seconds)
     items = loaded(windows, batches, n_workers, device)
-    model = deepcopy(averaged).eval()
-    n_batches = min(config.statistics_batches, len(sampler))
-    update_bn(tqdm(items, "statistics", n_batches, leave=False), model, device)
+    model = deepcopy(mean).eval()
+    update_bn(tqdm(items, "statistics", min(STATISTICS_BATCHES, len(sampler)), leave=False), model, device)
     return model.rounded()
 
 
@@ -228,7 +226,7 @@ class Run:
             self.model.network = timm.layers.convert_sync_batchnorm(self.model.network)
         self.random_floor = RandomFloor(config.floor_share, config.floor_db)
         self.spec_augment = SpecAugment(config.mask_rows, config.mask_frames)
-        self.sampler, self.noises = balanced_batches(self.train_clips, config), noises
+        self.sampler = balanced_batches(self.train_clips, config)
         self.dataset = training_windows(self.train_clips, config, noises, config.crop_seconds)
         self.parameters = list(self.model.parameters())
         groups = _weight_groups(self.model, config.weight_decay)
@@ -260,7 +258,7 @@ class Run:
                 distributed.by_first(self.save_state)
             while self.epoch < self.config.epochs:
                 if self._train_epoch(n_workers, stop):
-                    self._finish_epoch(n_workers)
+                    self._finish_epoch()
                 if distributed.any_process(stop.is_set):  # in the epoch, or while dev was measured
                     distributed.by_first(self._end_early)
 
@@ -351,7 +349,7 @@ class Run:
         rest = (progress - self.config.warmup_share) / (1 - self.config.warmup_share)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * rest))  # plain floats: the saved state holds no numpy
 
-    def _finish_epoch(self, n_workers: int) -> None:
+    def _finish_epoch(self) -> None:
         """Write the log; on every `evaluate_every`-th epoch keep the averaged weights if they are the best on dev."""
         row = {
             "epoch": self.epoch + 1,
@@ -363,15 +361,12 @@ class Run:
             "clips_per_second": round(self.step * self.config.batch_size / self.seconds, 2),
         }
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-        distributed.by_first(self._record, row, n_workers)
+        distributed.by_first(self._record, row)
 
-    def _record(self, row: dict, n_workers: int) -> None:
+    def _record(self, row: dict) -> None:
         message = f"epoch {row['epoch']}: loss {row['train_loss']:.4f}"
         if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
-            # What is measured and calibrated is what is saved.
-            classifier = with_own_statistics(
-                self.ema.module, self.train_clips, self.config, self.noises, n_workers, self.device
-            )
+            classifier = self.ema.module.rounded()  # what is measured and calibrated is what is saved
             scores = score_clips(Detector(classifier, "dev", self.device), self.dev_clips)
             eer, _ = equal_error_rate(scores.labels, scores.values)
             row |= {"dev_eer": round(eer, 5), "unjudged": len(scores.unjudged)}

@@ -215,15 +215,15 @@ def test_what_is_kept_are_the_averaged_weights(data: Path, tmp_path: Path) -> No
     run = new_run(data, tmp_path, epochs=1)
     run.fit(0)
     kept, averaged = SpoofClassifier.load(tmp_path / "best").network, run.ema.module.rounded().network
-    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), averaged.parameters(), strict=True))
+    assert all(torch.equal(value, kept.state_dict()[name]) for name, value in averaged.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(kept.parameters(), run.model.network.parameters(), strict=True))
 
 
-def test_statistics_of_averaged_weights_are_those_of_unmasked_items(data: Path, tmp_path: Path) -> None:
-    run = new_run(data, tmp_path, dropout=0.0, statistics_batches=2)
+def test_statistics_of_a_mean_are_those_of_unmasked_items(data: Path, tmp_path: Path) -> None:
+    run = new_run(data, tmp_path)
     renewed = with_own_statistics(run.model, run.train_clips, run.config, None, 0, "cpu")
     run.sampler.epoch = run.config.epochs
-    waveforms = [run.dataset[draw][0] for batch in list(run.sampler)[:2] for draw in batch]
+    waveforms = [run.dataset[draw][0] for batch in run.sampler for draw in batch]
     first = run.model.network.blocks[0]
     with torch.no_grad():  # of equal batches, so the mean of two means is the mean over all
         seen = first[0](run.model.features(torch.stack(waveforms)))
