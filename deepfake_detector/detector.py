@@ -256,8 +256,8 @@ def pool_windows(scores: np.ndarray) -> float:
     does not drown in the mean. Searching many stretches finds a suspicious one by chance, so the stretch pays
     `SEARCH_PENALTY` * log(number of separate stretches). A union bound over independent stretches would charge a factor
     of 1, but neighbours in one recording share voice and channel. By benchmarks/long_recordings.py, on dev, half of it
-    calls 0 to 3 % of real recordings of 15 seconds to an hour fake (the plain mean none) and finds a passage of 7.5
-    seconds in 70 % of those of a minute and 60 % of those of ten (the plain mean: hardly ever).
+    calls 0 to 1 % of real recordings of 15 seconds to an hour fake (the plain mean hardly any) and finds a passage of 7.5
+    seconds in 68 % of those of a minute and 50 % of those of ten (the plain mean: hardly ever).
     """
     scores = np.asarray(scores, dtype=np.float64)
     assert scores.ndim == 1 and len(scores) > 0
