@@ -283,6 +283,7 @@ def is_outdated(path: str, clips: list[str | None] | None) -> bool:
     """Whether nobody waits for what is said of a clip: another followed it in the player, or the visitor has left (None).
 
     One that the player has not told of yet is not outdated: of the two requests that a new clip sends, either may come first.
+    (If it has been there before, it is taken for outdated then: by its path alone nobody can tell.)
     """
     return clips is None or (path in clips and path != clips[-1])
 

@@ -17,6 +17,7 @@ from .detector import BUNDLED, Detector, percent
 from .model import CheckpointError
 
 EXIT_OK, EXIT_UNREADABLE = 0, 2
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # Unicode's signs that turn what follows round
 COLUMNS = ("file", "label", "spoof_probability", "duration_seconds", "speech_seconds")
 
 
@@ -63,7 +64,11 @@ def _judge_all(detector: Detector, files: list[str], unreadable: list[str]) -> I
 
 def shown(text: str) -> str:
     """Text with a file's name in it, without the signs by which a name could steer the terminal, say to forge a line."""
-    return "".join(ascii(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
+
+    def steers(sign: str) -> bool:
+        return unicodedata.category(sign) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(sign) in TURNS
+
+    return "".join(ascii(sign)[1:-1] if steers(sign) else sign for sign in text)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

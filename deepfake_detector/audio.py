@@ -166,13 +166,16 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
         _check_length(path, info.promised_seconds)
         info.expected_seconds = info.promised_seconds or (container.duration or 0) / av.time_base
         info.breaks_off = _is_cut_wav(path)
+        # A track may begin late, which its own length leaves out and the container's does not.
+        start = (stream.start_time or 0) if stream.duration else 0
         n_frames = 0
         try:
             for packet in container.demux(stream):
                 info.n_packets += packet.size > 0  # the last one only ends the stream
                 info.n_bytes += packet.size
                 if packet.pts is not None:
-                    info.end_seconds = max(info.end_seconds, float((packet.pts + packet.duration) * packet.time_base))
+                    end = packet.pts + packet.duration - start
+                    info.end_seconds = max(info.end_seconds, float(end * packet.time_base))
                 for frame in _decode_packet(packet, info):
                     n_frames += 1
                     _check_frame(path, frame)

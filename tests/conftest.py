@@ -102,9 +102,11 @@ def encode(
     container: str | None = None,
     bit_rate: int = 0,
     pause_seconds: int = 0,
+    start_seconds: int = 0,
 ) -> Path:
-    """Write mono float samples with FFmpeg's encoders, as phones and browsers do; the second half later by a pause."""
-    with av.open(str(path), "w", format=container) as file:
+    """Write mono float samples with FFmpeg's encoders, as phones and browsers do; if wanted, late and with a pause."""
+    options = {"movflags": "faststart"} if start_seconds else {}  # the index first, so that a cut file still has it
+    with av.open(str(path), "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=sample_rate, layout="mono")
         if bit_rate:
             stream.codec_context.bit_rate = bit_rate
@@ -112,8 +114,9 @@ def encode(
         frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
         frame.sample_rate, n_samples = sample_rate, 0
         for part in [*resampler.resample(frame), *resampler.resample(None), None]:
-            if part and pause_seconds:
-                part.pts = n_samples + pause_seconds * sample_rate * (n_samples > len(samples) / 2)
+            if part and (pause_seconds or start_seconds):
+                is_late = n_samples > len(samples) / 2
+                part.pts = n_samples + (start_seconds + pause_seconds * is_late) * sample_rate
                 n_samples += part.samples
             for packet in stream.encode(part):
                 file.mux(packet)

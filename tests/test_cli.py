@@ -115,11 +115,11 @@ def test_with_an_output_closed_the_exit_status_still_tells(
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such names")
 def test_a_file_s_name_cannot_steer_the_terminal(checkpoint: Path, tmp_path: Path) -> None:
-    names = [tmp_path / "a\x1b[2K\rreal       p(fake) 3 %.flac", tmp_path / "b\x1b[2K.flac"]
+    names = [tmp_path / "a\x1b[2K\rreal       p(fake) 3 %.flac", tmp_path / "b\x1b[2K\u202e.flac"]
     shutil.copy(VOICE, names[0])
     done = run(*names, "--model", checkpoint)
-    assert done.returncode == 2 and not set("\x1b\r") & set(done.stdout + done.stderr)
-    assert "a\\x1b[2K\\rreal" in done.stdout and "b\\x1b[2K.flac" in done.stderr
+    assert done.returncode == 2 and not set("\x1b\r\u202e") & set(done.stdout + done.stderr)
+    assert "a\\x1b[2K\\rreal" in done.stdout and "b\\x1b[2K\\u202e.flac" in done.stderr
 
 
 def test_missing_checkpoint_is_one_sentence(tmp_path: Path) -> None:

@@ -115,9 +115,10 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, data: Path) -> None
 
 @pytest.mark.skipif(os.name == "nt", reason="has no SIGKILL")
 def test_a_worker_that_is_killed_is_one_sentence(tmp_path: Path, data: Path) -> None:
-    (tmp_path / "deadly").write_text("#!/bin/sh\nkill -9 $PPID\n")
-    (tmp_path / "deadly").chmod(0o755)
-    said = refusal(tmp_path / "copies", data, "--make", "fargan=2", "--fargan-program", tmp_path / "deadly")
+    (tmp_path / "deadly").write_text('#!/bin/sh\nmkdir "$0.first" 2>/dev/null && kill -9 $PPID\nsleep 3\n')
+    (tmp_path / "deadly").chmod(0o755)  # to the worker that runs it first; the other one is busy then
+    program = ("--fargan-program", tmp_path / "deadly", "--workers", "2")
+    said = refusal(tmp_path / "copies", data, "--make", "fargan=2", *program)
     assert "was killed, mostly for want of memory" in said and not (tmp_path / "copies" / "manifest.csv").exists()
 
 

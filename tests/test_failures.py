@@ -146,6 +146,13 @@ def test_a_size_that_counts_the_whole_file_is_no_cut(detector: Detector, voice: 
     assert not detector.predict(tmp_path / "size.wav").notes
 
 
+def test_a_cut_track_that_began_late_is_told(detector: Detector, voice: np.ndarray, tmp_path: Path) -> None:
+    late = encode(tmp_path / "late.m4a", voice, 16_000, "aac", start_seconds=8)
+    assert not detector.predict(late).notes
+    late.write_bytes(late.read_bytes()[: late.stat().st_size * 6 // 10])
+    assert any("cut short" in note for note in detector.predict(late).notes)
+
+
 @pytest.mark.parametrize("name", ["pause.m4a", "pause.mka"])
 def test_a_pause_in_the_time_stamps_is_no_damage(
     detector: Detector, voice: np.ndarray, tmp_path: Path, name: str

@@ -18,6 +18,7 @@ from anywhere but a package registry; each is made only if it was asked for, of 
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -37,7 +38,7 @@ from tqdm import tqdm
 
 from ..audio import AudioError, load_audio
 from ..files import StorageError, csv_text, write_wav, write_whole
-from ..interrupt import WorkerKilled, ignore_signals
+from ..interrupt import WorkerKilled
 from ..model import BONAFIDE
 from .manifest import Clip, DataError, read_clips
 
@@ -231,7 +232,8 @@ def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program
         tasks.append((clip, system, folder / name))
         original = os.path.relpath(clip.path.resolve(), folder.resolve())
         rows.append((name, "spoof", clip.split, system, "vocoder", clip.corpus, clip.group, original))
-    with ProcessPoolExecutor(n_workers, initializer=ignore_signals, initargs=(0,)) as pool:
+    # Ctrl-C is for this process to heed; SIGTERM is what the pool itself ends its workers by.
+    with ProcessPoolExecutor(n_workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         try:
             for _ in tqdm(pool.map(partial(make_copy, program), *zip(*tasks, strict=True)), "copying", len(tasks)):
                 pass
@@ -282,4 +284,5 @@ def count_of(text: str) -> tuple[str, int]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave its workers behind
     sys.exit(main())
