@@ -167,21 +167,22 @@ def _decode(path: Path, info: SourceInfo) -> Iterator[tuple[int, np.ndarray]]:
         info.expected_seconds = info.promised_seconds or (container.duration or 0) / av.time_base
         info.breaks_off = _is_cut_wav(path)
         # A track may begin late, which its own length leaves out and the container's does not.
-        start = (stream.start_time or 0) if stream.duration else 0
+        start = end = (stream.start_time or 0) if stream.duration else 0
         n_frames = 0
         try:
             for packet in container.demux(stream):
                 info.n_packets += packet.size > 0  # the last one only ends the stream
                 info.n_bytes += packet.size
                 if packet.pts is not None:
-                    end = packet.pts + packet.duration - start
-                    info.end_seconds = max(info.end_seconds, float(end * packet.time_base))
+                    end = max(end, packet.pts + (packet.duration or 0))
                 for frame in _decode_packet(packet, info):
                     n_frames += 1
                     _check_frame(path, frame)
                     yield frame.sample_rate, _to_mono(_to_channels(frame), info)
         except (av.FFmpegError, IndexError):  # the container breaks off, or av meets a track that begins midway
             info.breaks_off = True
+        if stream.time_base:
+            info.end_seconds = float((end - start) * stream.time_base)
         if n_frames == 0 and info.n_packets:  # no packet at all is a recorder that was stopped at once
             raise unreadable
 

@@ -40,7 +40,7 @@ from ..audio import AudioError, load_audio
 from ..files import StorageError, csv_text, write_wav, write_whole
 from ..interrupt import WorkerKilled
 from ..model import BONAFIDE
-from .manifest import Clip, DataError, read_clips
+from .manifest import Clip, DataError, read_clips, real_path
 
 SAMPLE_RATE = 16_000
 N_FFT, N_MELS, F_MAX_HZ = 1024, 80, 8_000  # of the spectrograms that all the networks here were trained on
@@ -230,7 +230,7 @@ def make_copies(clips: list[Clip], folder: Path, counts: dict[str, int], program
         name = f"{system.replace(' ', '_')}_{numbers[system]:05d}_{clip.path.stem}.wav"
         numbers[system] += 1
         tasks.append((clip, system, folder / name))
-        original = os.path.relpath(clip.path.resolve(), folder.resolve())
+        original = os.path.relpath(real_path(clip.path), real_path(folder))
         rows.append((name, "spoof", clip.split, system, "vocoder", clip.corpus, clip.group, original))
     # Ctrl-C is for this process to heed; SIGTERM is what the pool itself ends its workers by.
     with ProcessPoolExecutor(n_workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:

@@ -219,7 +219,7 @@ def _contradictions(clips: list[Clip]) -> list[str]:
 
 
 def real_path(path: Path) -> Path:
-    """The same for every name of a file. Unlike Path.resolve it takes links that lead in a circle, as a file may be told of."""
+    """The same for every name of a file. Path.resolve would raise for links in a circle, which are to be told of later."""
     return Path(os.path.realpath(path))
 
 
